@@ -1,0 +1,60 @@
+//! Time from outside, so that one seed replays the world.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where storage logic gets its time from.
+pub trait Clock: Send + Sync + 'static {
+    /// Nanoseconds since the epoch.
+    fn now_ns(&self) -> i64;
+
+    /// Milliseconds since the epoch.
+    fn now_ms(&self) -> i64 {
+        self.now_ns() / 1_000_000
+    }
+}
+
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ns(&self) -> i64 {
+        now_ns()
+    }
+}
+
+/// A clock that a test moves.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    pub fn at_ns(ns: i64) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(ns)))
+    }
+    pub fn set_ns(&self, ns: i64) {
+        self.0.store(ns, Ordering::SeqCst);
+    }
+    pub fn advance(&self, by: std::time::Duration) {
+        self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ns(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The machine's time, for the edges (HTTP defaults, log lines) where no clock is handed in.
+pub fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
+}
+
+/// As [`now_ns`], in milliseconds.
+pub fn now_ms() -> i64 {
+    now_ns() / 1_000_000
+}

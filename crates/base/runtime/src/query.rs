@@ -1,0 +1,233 @@
+//! The one object that a query carries from the door to the last leaf: who asks, until when, how much it may use, what it has
+//! read, what it could not read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use triptych_model::{Error, Result, TenantId};
+
+use crate::budget::{MemoryBudget, Reservation};
+
+/// What one query may use. 0 means no limit, except for `memory_bytes_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// Bytes read from heads and bucket.
+    pub read_bytes_max: u64,
+    /// Samples, lines or spans looked at.
+    pub rows_max: u64,
+    /// Held in memory at one time.
+    pub memory_bytes_max: usize,
+    pub timeout: Duration,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self {
+            read_bytes_max: 0,
+            // Prometheus' `--query.max-samples` is 50 million held at once; rows here are counted as they pass.
+            rows_max: 0,
+            memory_bytes_max: 1 << 30,
+            timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What a read cost and what it missed. Travels back to the caller, added up over all sources.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadReport {
+    pub read_bytes: u64,
+    pub rows: u64,
+    pub blocks: u64,
+    pub chunks: u64,
+    /// What could not be read, one sentence each. Not empty means that the answer is partial and says so.
+    pub missed: Vec<String>,
+    /// What a person should know about the question (PromQL annotations).
+    pub warnings: Vec<String>,
+    pub infos: Vec<String>,
+}
+
+/// Most sentences kept in each list of a report.
+const REPORT_SENTENCES_MAX: usize = 32;
+
+fn add_sentence(list: &mut Vec<String>, sentence: String) {
+    if list.len() < REPORT_SENTENCES_MAX && !list.contains(&sentence) {
+        list.push(sentence);
+    }
+}
+
+impl ReadReport {
+    pub fn add(&mut self, other: ReadReport) {
+        self.read_bytes += other.read_bytes;
+        self.rows += other.rows;
+        self.blocks += other.blocks;
+        self.chunks += other.chunks;
+        other.missed.into_iter().for_each(|s| add_sentence(&mut self.missed, s));
+        other.warnings.into_iter().for_each(|s| add_sentence(&mut self.warnings, s));
+        other.infos.into_iter().for_each(|s| add_sentence(&mut self.infos, s));
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    tenant: TenantId,
+    limits: QueryLimits,
+    deadline: Instant,
+    cancel: CancellationToken,
+    memory: MemoryBudget,
+    read_bytes: AtomicU64,
+    rows: AtomicU64,
+    blocks: AtomicU64,
+    chunks: AtomicU64,
+    remote: Mutex<ReadReport>,
+}
+
+/// Handed to everything that works for a query; clones share all counters. Cancelled by [`QueryContext::cancel`], which the
+/// guard of [`QueryContext::cancel_on_drop`] calls when the client goes.
+#[derive(Debug, Clone)]
+pub struct QueryContext(Arc<Inner>);
+
+impl QueryContext {
+    pub fn new(tenant: TenantId, limits: QueryLimits) -> Self {
+        Self(Arc::new(Inner {
+            tenant,
+            limits,
+            deadline: Instant::now() + limits.timeout,
+            cancel: CancellationToken::new(),
+            memory: MemoryBudget::new("query memory", limits.memory_bytes_max),
+            read_bytes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            chunks: AtomicU64::new(0),
+            remote: Mutex::default(),
+        }))
+    }
+
+    /// With default limits, for tests and small internal reads.
+    pub fn unlimited(tenant: TenantId) -> Self {
+        Self::new(tenant, QueryLimits::default())
+    }
+
+    pub fn tenant(&self) -> &TenantId {
+        &self.0.tenant
+    }
+
+    pub fn limits(&self) -> &QueryLimits {
+        &self.0.limits
+    }
+
+    pub fn deadline(&self) -> Instant {
+        self.0.deadline
+    }
+
+    /// Time left, for the next hop.
+    pub fn remaining(&self) -> Duration {
+        self.0.deadline.saturating_duration_since(Instant::now())
+    }
+
+    pub fn cancel(&self) {
+        self.0.cancel.cancel();
+    }
+
+    /// Resolves when the query is cancelled (not at its deadline).
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.cancel.clone().cancelled_owned()
+    }
+
+    /// Cancels the query when dropped: hold it in the request's handler.
+    pub fn cancel_on_drop(&self) -> tokio_util::sync::DropGuard {
+        self.0.cancel.clone().drop_guard()
+    }
+
+    /// Asked at every batch. Fails when the query was cancelled or its deadline has passed.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        if self.0.cancel.is_cancelled() {
+            return Err(Error::cancelled("query was cancelled"));
+        }
+        if Instant::now() >= self.0.deadline {
+            return Err(Error::unavailable(format!("query timed out after {:?}", self.0.limits.timeout)));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes read from a head or the bucket; fails over the limit.
+    pub fn add_read_bytes(&self, bytes: u64) -> Result<()> {
+        let total = self.0.read_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        over("bytes read", total, self.0.limits.read_bytes_max)
+    }
+
+    /// Counts samples, lines or spans looked at, and checks the deadline; fails over the limit.
+    pub fn add_rows(&self, rows: u64) -> Result<()> {
+        let total = self.0.rows.fetch_add(rows, Ordering::Relaxed) + rows;
+        over("rows", total, self.0.limits.rows_max)?;
+        self.check()
+    }
+
+    pub fn add_blocks(&self, blocks: u64) {
+        self.0.blocks.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    pub fn add_chunks(&self, chunks: u64) {
+        self.0.chunks.fetch_add(chunks, Ordering::Relaxed);
+    }
+
+    /// Takes memory for as long as the reservation lives.
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation> {
+        self.0.memory.reserve(bytes)
+    }
+
+    /// Says that something could not be read: the answer becomes partial.
+    pub fn missed(&self, sentence: impl Into<String>) {
+        add_sentence(&mut self.0.remote.lock().missed, sentence.into());
+    }
+
+    pub fn warn(&self, sentence: impl Into<String>) {
+        add_sentence(&mut self.0.remote.lock().warnings, sentence.into());
+    }
+
+    pub fn info(&self, sentence: impl Into<String>) {
+        add_sentence(&mut self.0.remote.lock().infos, sentence.into());
+    }
+
+    /// Adds what another process reports of its part.
+    pub fn add_report(&self, report: ReadReport) {
+        self.0.remote.lock().add(report);
+    }
+
+    /// Everything so far, this process and others.
+    pub fn report(&self) -> ReadReport {
+        let mut report = self.0.remote.lock().clone();
+        report.read_bytes += self.0.read_bytes.load(Ordering::Relaxed);
+        report.rows += self.0.rows.load(Ordering::Relaxed);
+        report.blocks += self.0.blocks.load(Ordering::Relaxed);
+        report.chunks += self.0.chunks.load(Ordering::Relaxed);
+        report
+    }
+}
+
+fn over(what: &str, total: u64, max: u64) -> Result<()> {
+    if max != 0 && total > max {
+        return Err(Error::exhausted(format!(
+            "the query needs more than {max} {what}, its limit: narrow the time range or the selector"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_name_themselves() {
+        let limits = QueryLimits { rows_max: 10, ..QueryLimits::default() };
+        let ctx = QueryContext::new(TenantId::single(), limits);
+        ctx.add_rows(10).unwrap();
+        assert!(ctx.add_rows(1).unwrap_err().to_string().contains("more than 10 rows"));
+        drop(ctx.cancel_on_drop());
+        assert_eq!(ctx.check().unwrap_err().kind, triptych_model::Kind::Cancelled);
+    }
+}

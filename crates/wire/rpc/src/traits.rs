@@ -1,0 +1,153 @@
+//! The contracts. Everything takes its context first; streams end with the first error.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
+use triptych_model::logs::{
+    DetectedField, EntrySelect, LogEntry, LogSample, LogsQuery, LogsValue, SampleSelect, StreamStats,
+    StreamsSelect, Volume,
+};
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
+    SeriesSelect,
+};
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    TracesMetricsQuery, Value,
+};
+use triptych_model::{Labels, Result, Signal, TenantId};
+use triptych_runtime::QueryContext;
+
+pub type Stream<T> = BoxStream<'static, Result<T>>;
+
+/// Who writes.
+#[derive(Debug, Clone)]
+pub struct WriteContext {
+    pub tenant: TenantId,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PushReport {
+    /// Samples, lines or spans taken.
+    pub accepted: u64,
+    /// Refused items by reason, in Prometheus', Loki's and Tempo's words (`out_of_bounds`, `per_user_series_limit`, ...).
+    pub refused: BTreeMap<String, Refused>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Refused {
+    pub items: u64,
+    /// One example in a sentence, with the limit and the value.
+    pub example: String,
+}
+
+impl PushReport {
+    pub fn refuse(&mut self, reason: &str, items: u64, example: impl FnOnce() -> String) {
+        match self.refused.get_mut(reason) {
+            Some(refused) => refused.items += items,
+            None => {
+                self.refused.insert(reason.to_owned(), Refused { items, example: example() });
+            }
+        }
+    }
+
+    pub fn refused_items(&self) -> u64 {
+        self.refused.values().map(|r| r.items).sum()
+    }
+
+    pub fn add(&mut self, other: PushReport) {
+        self.accepted += other.accepted;
+        for (reason, refused) in other.refused {
+            self.refuse(&reason, refused.items, || refused.example);
+        }
+    }
+}
+
+/// Takes sealed batches. `Ok` means fsynced.
+#[async_trait]
+pub trait Ingest: Send + Sync + 'static {
+    async fn push(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport>;
+}
+
+/// The write path's own door for parts that live in the same process or send our own encoding: scraper, agent, ruler. Limits
+/// are applied as for every other receiver. `Ok` means acknowledged.
+#[async_trait]
+pub trait Write: Send + Sync + 'static {
+    async fn metrics(&self, ctx: &WriteContext, batch: MetricsBuilder) -> Result<PushReport>;
+    async fn logs(&self, ctx: &WriteContext, batch: LogsBuilder) -> Result<PushReport>;
+    async fn traces(&self, ctx: &WriteContext, batch: TracesBuilder) -> Result<PushReport>;
+}
+
+/// The metrics part of the Store API.
+#[async_trait]
+pub trait MetricsStore: Send + Sync + 'static {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>>;
+    async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>>;
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &LabelsSelect,
+    ) -> Result<Vec<String>>;
+    /// Sorted label sets of the series that match any of the sets.
+    async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>>;
+    /// `metric` empty: all metrics.
+    async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>>;
+    async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>>;
+    async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats>;
+}
+
+/// The logs part of the Store API.
+#[async_trait]
+pub trait LogsStore: Send + Sync + 'static {
+    async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>>;
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>>;
+    async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>>;
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &StreamsSelect,
+    ) -> Result<Vec<String>>;
+    async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>>;
+    async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats>;
+    /// Bytes per value set of `labels` (all labels of the selector where empty).
+    async fn volume(
+        &self,
+        ctx: &QueryContext,
+        select: &StreamsSelect,
+        labels: &[String],
+    ) -> Result<Vec<Volume>>;
+    async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>>;
+    /// New entries as they arrive, until the context is cancelled. Only what is recent has any.
+    async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>>;
+}
+
+/// The traces part of the Store API.
+#[async_trait]
+pub trait TracesStore: Send + Sync + 'static {
+    /// This source's part of a trace; no parts where it has none. Ends of the range 0: unbounded.
+    async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts>;
+    async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>>;
+    async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>>;
+    async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>>;
+    async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>>;
+}
+
+/// The three languages.
+#[async_trait]
+pub trait Query: Send + Sync + 'static {
+    async fn metrics(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue>;
+    async fn logs(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue>;
+    async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue>;
+}

@@ -11,6 +11,7 @@
 //! | [`labels`], [`matcher`] | sorted label sets in one allocation; `=`, `!=`, `=~`, `!~` |
 //! | [`tenant`] | a tenant id that was checked before it touches a path |
 //! | [`batch`] | write batches: decoded once at the door, the same bytes on the wire and in the WAL |
+//! | [`push`] | what became of a write |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
 
 pub mod batch;
@@ -19,6 +20,7 @@ pub mod labels;
 pub mod logs;
 pub mod matcher;
 pub mod metrics;
+pub mod push;
 pub mod tenant;
 pub mod traces;
 

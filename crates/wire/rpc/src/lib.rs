@@ -13,4 +13,4 @@
 
 pub mod traits;
 
-pub use traits::{Ingest, LogsStore, MetricsStore, PushReport, Query, TracesStore, Write, WriteContext};
+pub use traits::{Ingest, LogsStore, MetricsStore, Query, TracesStore, Write, WriteContext};

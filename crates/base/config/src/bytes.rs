@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 
 pub fn format(bytes: u64) -> String {
     for (unit, size) in &UNITS[..4] {
-        if bytes >= *size && bytes % size == 0 {
+        if bytes >= *size && bytes.is_multiple_of(*size) {
             return format!("{}{unit}", bytes / size);
         }
     }

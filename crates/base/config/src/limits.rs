@@ -207,7 +207,7 @@ impl Default for QueryLimits {
 }
 
 /// The limits of every tenant: clones see the same, and see a replacement at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TenantLimits(Arc<RwLock<Table>>);
 
 #[derive(Debug, Default)]
@@ -260,12 +260,6 @@ impl TenantLimits {
         let table = Table::new(default, overrides)?;
         *self.0.write() = table;
         Ok(())
-    }
-}
-
-impl Default for TenantLimits {
-    fn default() -> Self {
-        Self(Arc::default())
     }
 }
 

@@ -1,0 +1,169 @@
+//! Conversions that several services share: label sets and their tables, matchers, streams of frames.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tonic::{Status, Streaming};
+use triptych_model::{Error, Labels, MatchOp, Matcher, Result};
+use triptych_runtime::QueryContext;
+
+use crate::context::take_report;
+use crate::proto;
+use crate::status::to_status;
+use crate::traits::Stream;
+
+pub(crate) type FrameStream<F> = BoxStream<'static, Result<F, Status>>;
+
+pub(crate) fn labels_to_proto(labels: &Labels) -> Bytes {
+    Bytes::copy_from_slice(labels.as_encoded())
+}
+
+pub(crate) fn labels_from_proto(bytes: &[u8]) -> Result<Labels> {
+    Labels::from_encoded(bytes)
+}
+
+/// A frame's table of label sets. Position 0 is the empty set and is not sent.
+#[derive(Default)]
+pub(crate) struct LabelTable {
+    positions: HashMap<Labels, u32>,
+    pub(crate) sets: Vec<Bytes>,
+}
+
+impl LabelTable {
+    pub(crate) fn position(&mut self, labels: Labels) -> u32 {
+        if labels.is_empty() {
+            return 0;
+        }
+        *self.positions.entry(labels).or_insert_with_key(|labels| {
+            self.sets.push(labels_to_proto(labels));
+            self.sets.len() as u32
+        })
+    }
+}
+
+/// Reads a table back.
+pub(crate) fn table_from_proto(sets: &[Bytes]) -> Result<Vec<Labels>> {
+    std::iter::once(Ok(Labels::empty())).chain(sets.iter().map(|s| labels_from_proto(s))).collect()
+}
+
+pub(crate) fn at(table: &[Labels], position: u32) -> Result<Labels> {
+    table
+        .get(position as usize)
+        .cloned()
+        .ok_or_else(|| Error::damaged("frame: label set is not in its table"))
+}
+
+pub(crate) fn matchers_to_proto(matchers: &[Matcher]) -> Vec<proto::Matcher> {
+    let op = |op| match op {
+        MatchOp::Equal => proto::MatchOp::Equal,
+        MatchOp::NotEqual => proto::MatchOp::NotEqual,
+        MatchOp::Regex => proto::MatchOp::Regex,
+        MatchOp::NotRegex => proto::MatchOp::NotRegex,
+    };
+    matchers
+        .iter()
+        .map(|m| proto::Matcher { op: op(m.op).into(), name: m.name.clone(), value: m.value.clone() })
+        .collect()
+}
+
+pub(crate) fn matchers_from_proto(matchers: Vec<proto::Matcher>) -> Result<Vec<Matcher>> {
+    matchers
+        .into_iter()
+        .map(|m| {
+            let op = match m.op() {
+                proto::MatchOp::Equal => MatchOp::Equal,
+                proto::MatchOp::NotEqual => MatchOp::NotEqual,
+                proto::MatchOp::Regex => MatchOp::Regex,
+                proto::MatchOp::NotRegex => MatchOp::NotRegex,
+            };
+            Matcher::new(op, m.name, m.value)
+        })
+        .collect()
+}
+
+pub(crate) fn matcher_sets_to_proto(sets: &[Vec<Matcher>]) -> Vec<proto::MatcherSet> {
+    sets.iter().map(|set| proto::MatcherSet { matchers: matchers_to_proto(set) }).collect()
+}
+
+pub(crate) fn matcher_sets_from_proto(sets: Vec<proto::MatcherSet>) -> Result<Vec<Vec<Matcher>>> {
+    sets.into_iter().map(|set| matchers_from_proto(set.matchers)).collect()
+}
+
+/// Groups single items into batches of what is ready, so that a frame carries many.
+pub(crate) fn batched<T: Send + 'static>(items: Stream<T>, items_max: usize) -> Stream<Vec<T>> {
+    items.ready_chunks(items_max).map(|chunk| chunk.into_iter().collect()).boxed()
+}
+
+/// The server's side of a stream: a frame per batch, the report in the last one. Cancels the question when the peer drops it.
+pub(crate) fn frames<T, F>(
+    ctx: QueryContext,
+    mut batches: Stream<Vec<T>>,
+    frame: impl Fn(Vec<T>) -> F + Send + 'static,
+    last: impl Fn(&QueryContext) -> F + Send + 'static,
+) -> FrameStream<F>
+where
+    T: Send + 'static,
+    F: Send + 'static,
+{
+    async_stream::stream! {
+        let _guard = ctx.cancel_on_drop();
+        while let Some(batch) = batches.next().await {
+            match batch {
+                Ok(batch) => yield Ok(frame(batch)),
+                Err(error) => {
+                    yield Err(to_status(error));
+                    return;
+                }
+            }
+        }
+        yield Ok(last(&ctx));
+    }
+    .boxed()
+}
+
+/// A frame that may carry the report.
+pub(crate) trait Frame: Send + 'static {
+    type Item: Send + 'static;
+    fn take_report(&mut self) -> Option<proto::Report>;
+    fn into_items(self) -> Result<Vec<Self::Item>>;
+}
+
+/// The client's side of a stream. Ends at the question's deadline, and when it is cancelled.
+pub(crate) fn items<F: Frame>(ctx: &QueryContext, mut frames: Streaming<F>) -> Stream<Vec<F::Item>> {
+    let ctx = ctx.clone();
+    async_stream::stream! {
+        loop {
+            match crate::context::within(&ctx, frames.message()).await {
+                Ok(Some(mut frame)) => {
+                    take_report(&ctx, frame.take_report());
+                    match frame.into_items() {
+                        Ok(items) if items.is_empty() => {}
+                        Ok(items) => yield Ok(items),
+                        Err(error) => {
+                            yield Err(error);
+                            return;
+                        }
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            }
+        }
+    }
+    .boxed()
+}
+
+/// Single items out of batches.
+pub(crate) fn flattened<T: Send + 'static>(batches: Stream<Vec<T>>) -> Stream<T> {
+    batches
+        .flat_map(|batch| match batch {
+            Ok(items) => futures::stream::iter(items.into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(error) => futures::stream::iter(vec![Err(error)]),
+        })
+        .boxed()
+}

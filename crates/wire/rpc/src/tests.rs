@@ -1,0 +1,128 @@
+//! What is asked through a local channel arrives as it was asked, and so do answers, errors and reports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tonic::service::Routes;
+use triptych_model::metrics::*;
+use triptych_model::push::PushReport;
+use triptych_model::{Error, Kind, Labels, MatchOp, Matcher, Result, Signal, TenantId};
+use triptych_runtime::{QueryContext, Shutdown};
+
+use crate::traits::{Ingest, MetricsStore, Stream, WriteContext};
+use crate::*;
+
+struct Fake;
+
+fn chunk(n: i64) -> EncodedChunk {
+    EncodedChunk {
+        start_ms: n,
+        end_ms: n + 9,
+        encoding: ChunkEncoding::Xor,
+        data: Bytes::from_static(b"data"),
+    }
+}
+
+fn series(n: i64) -> SeriesChunks {
+    SeriesChunks { labels: Labels::from_pairs([("n", n.to_string())]), chunks: vec![chunk(n)] }
+}
+
+#[async_trait]
+impl MetricsStore for Fake {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        assert_eq!(ctx.tenant().as_str(), "team");
+        ctx.add_read_bytes(7)?;
+        ctx.missed("block x: gone");
+        assert_eq!(select.matchers[0].to_string(), r#"job=~"a.*""#);
+        let endless = select.end_ms == 0;
+        Ok(futures::stream::iter(0..)
+            .take_while(move |n| futures::future::ready(endless || *n < 1000))
+            .map(|n| Ok(series(n)))
+            .boxed())
+    }
+    async fn label_names(&self, _: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
+        Err(Error::exhausted(format!("limit {}", select.limit)))
+    }
+    async fn label_values(&self, _: &QueryContext, name: &str, _: &LabelsSelect) -> Result<Vec<String>> {
+        Ok(vec![name.to_owned()])
+    }
+    async fn series(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<Labels>> {
+        Ok(vec![Labels::from_pairs([("a", "b")])])
+    }
+    async fn metadata(&self, _: &QueryContext, metric: &str, _: usize) -> Result<Vec<MetricMetadata>> {
+        let kind = MetricKind::Counter;
+        Ok(vec![MetricMetadata { metric: metric.to_owned(), kind, help: "h".into(), unit: "u".into() }])
+    }
+    async fn exemplars(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        Ok(vec![])
+    }
+    async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
+        Ok(CardinalityStats { series: 5, series_by_metric: vec![("up".into(), 5)], ..Default::default() })
+    }
+}
+
+#[async_trait]
+impl Ingest for Fake {
+    async fn push(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {
+        assert_eq!((ctx.tenant.as_str(), signal, &sealed[..]), ("team", Signal::Logs, &b"batch"[..]));
+        let mut report = PushReport { accepted: 3, ..Default::default() };
+        report.refuse("too_old", 2, || "older than 1h".into());
+        Ok(report)
+    }
+}
+
+fn ctx() -> QueryContext {
+    QueryContext::unlimited(TenantId::new("team").unwrap())
+}
+
+fn select(end_ms: i64) -> SeriesSelect {
+    let matchers = vec![Matcher::new(MatchOp::Regex, "job", "a.*").unwrap()];
+    SeriesSelect { matchers, start_ms: 1, end_ms, skip_chunks: false }
+}
+
+#[tokio::test]
+async fn questions_and_answers_survive_the_channel() {
+    let shutdown = Shutdown::new();
+    let routes = Routes::new(MetricsStoreServer::service(Arc::new(Fake)))
+        .add_service(IngestServer::service(Arc::new(Fake)));
+    let channel = channel::local(routes, &tokio::runtime::Handle::current(), shutdown.clone());
+    let client = MetricsStoreClient::new(channel.clone());
+
+    let asked = ctx();
+    let read: Vec<_> = client.select(&asked, &select(9)).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(read, (0..1000).map(series).collect::<Vec<_>>());
+    let report = asked.report();
+    assert_eq!((report.read_bytes, &report.missed[..]), (7, &["block x: gone".to_owned()][..]));
+
+    let refused =
+        client.label_names(&ctx(), &LabelsSelect { limit: 4, ..Default::default() }).await.unwrap_err();
+    assert_eq!((refused.kind, &*refused.message), (Kind::Exhausted, "limit 4"));
+    assert_eq!(client.label_values(&ctx(), "job", &LabelsSelect::default()).await.unwrap(), ["job"]);
+    assert_eq!(client.metadata(&ctx(), "up", 1).await.unwrap()[0].kind, MetricKind::Counter);
+    assert_eq!(client.cardinality(&ctx(), 1).await.unwrap().series_by_metric, [("up".to_owned(), 5)]);
+
+    let ingest = IngestClient::new(channel);
+    let write = WriteContext { tenant: TenantId::new("team").unwrap() };
+    let report = ingest.push(&write, Signal::Logs, Bytes::from_static(b"batch")).await.unwrap();
+    assert_eq!((report.accepted, report.refused["too_old"].items), (3, 2));
+    shutdown.trigger();
+}
+
+#[tokio::test]
+async fn a_cancelled_question_ends_its_stream() {
+    let routes = Routes::new(MetricsStoreServer::service(Arc::new(Fake)));
+    let channel = channel::local(routes, &tokio::runtime::Handle::current(), Shutdown::new());
+    let asked = ctx();
+    let mut endless = MetricsStoreClient::new(channel).select(&asked, &select(0)).await.unwrap();
+    assert!(endless.next().await.unwrap().is_ok());
+    asked.cancel();
+    let ended = loop {
+        match endless.next().await {
+            Some(Ok(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(ended.unwrap().unwrap_err().kind, Kind::Cancelled);
+}

@@ -20,7 +20,9 @@ pub enum Scope {
     Instrumentation,
 }
 
-/// What every span or its trace has without being an attribute.
+/// What every span or its trace has without being an attribute. Ids are strings of lower-case hex digits at full length (32 for
+/// traces, 16 for spans); the parent id of a root is the empty string. Times and durations are [`Value::Duration`], `Status` and
+/// `Kind` are [`Value::Status`] and [`Value::SpanKind`], counts are integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Intrinsic {
     Name,
@@ -77,12 +79,20 @@ pub struct Condition {
 /// What to fetch. The source returns every trace in range in which some span may match, and of it every span that may match; it
 /// may return more, the evaluator tests again. With `all_conditions` a span that fails any condition may be left out;
 /// without it, one that fails all of them. No condition at all: every span.
+///
+/// [`crate::Test`] is a condition made ready to be asked; a source that asks something else (a column's statistics, a
+/// dictionary) must not be stricter.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FetchSpans {
     pub conditions: Vec<Condition>,
     pub all_conditions: bool,
     /// What the evaluator reads of each returned span; [`Span::values`] is parallel to it.
     pub attributes: Vec<Attribute>,
+    /// Whether `nested_left`, `nested_right`, `nested_parent` are read; where false they may be 0.
+    pub nested_sets: bool,
+    /// Whether the root's names and the services of [`TraceSpans`] are read; where false they may be empty. The start and the
+    /// duration of the trace are always read.
+    pub summary: bool,
     /// Traces that overlap this range; 0: unbounded.
     pub start_ns: i64,
     pub end_ns: i64,

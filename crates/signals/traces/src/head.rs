@@ -1,0 +1,546 @@
+//! What one tenant wrote in one generation: trace id -> parts, as they were received.
+//!
+//! ```text
+//! Head -> 32 shards, ordered by trace id -> { id -> Entry{times, parts}, sealed chunks (LZ4), one open chunk }
+//! ```
+//! A part's bytes are appended to its shard's open chunk; at 64 KiB the chunk is compressed and sealed. Nothing is decoded on the
+//! way in. Reads copy a shard's table and share its chunks, then work without the lock: writers never wait for a query.
+//!
+//! Shards are ranges of trace ids (64-bit ids, padded with zeros, have 16 of their own), so that walking them in order gives
+//! traces in ascending order with one shard's result in memory at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use hashbrown::HashMap;
+use memchr::memmem;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use triptych_model::batch::TracesReader;
+use triptych_model::push::PushReport;
+use triptych_model::traces::{ScopeTags, TagsSelect, TraceId, TraceParts, Value};
+use triptych_model::{Error, Result};
+use triptych_runtime::QueryContext;
+use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
+use triptych_traceql::{SpanSource, TraceSpans};
+
+use crate::merge;
+use crate::otlp::{self, Trace};
+use crate::tags::{TagNames, TagValues};
+use crate::view::{Derived, Matcher, overlaps, spans_bytes};
+
+/// Plain size at which a chunk is compressed. Larger: better ratio, more to decompress for one trace.
+const CHUNK_BYTES: usize = 64 << 10;
+const SHARDS: usize = 32;
+/// Decompressed chunks that a walk keeps; parts of one trace mostly lie in chunks near each other.
+const WALK_CHUNKS_MAX: usize = 64;
+
+/// Limits of a head. 0: no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeadConfig {
+    /// Traces in one generation (Tempo: `max_traces_per_user`).
+    pub traces_max: usize,
+    /// Bytes of one trace (Tempo: `max_bytes_per_trace`, 5 MB).
+    pub trace_bytes_max: usize,
+}
+
+impl Default for HeadConfig {
+    fn default() -> Self {
+        Self { traces_max: 0, trace_bytes_max: 5_000_000 }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    chunk: u32,
+    offset: u32,
+    length: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    start_ns: i64,
+    end_ns: i64,
+    spans: u32,
+    bytes: usize,
+    parts: SmallVec<[Part; 2]>,
+}
+
+#[derive(Debug, Clone)]
+struct Chunk {
+    plain_bytes: usize,
+    /// LZ4 block, or plain where that is not smaller.
+    data: Bytes,
+}
+
+impl Chunk {
+    fn seal(plain: &[u8]) -> Self {
+        let packed = lz4_flex::block::compress(plain);
+        let data = if packed.len() < plain.len() { packed } else { plain.to_vec() };
+        Self { plain_bytes: plain.len(), data: data.into() }
+    }
+
+    fn open(&self) -> Result<Bytes> {
+        if self.data.len() == self.plain_bytes {
+            return Ok(self.data.clone());
+        }
+        lz4_flex::block::decompress(&self.data, self.plain_bytes)
+            .map(Bytes::from)
+            .map_err(|e| Error::internal(format!("traces head: chunk: {e}")))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    traces: HashMap<TraceId, Entry>,
+    chunks: Vec<Chunk>,
+    open: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: HeadConfig,
+    shards: [Mutex<Shard>; SHARDS],
+    traces: AtomicUsize,
+    spans: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One tenant's live traces. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Head(Arc<Inner>);
+
+/// A shard's table at one moment: entries that were asked for, all chunks.
+pub(crate) struct ShardSnapshot {
+    entries: Vec<(TraceId, Entry)>,
+    chunks: Vec<Chunk>,
+}
+
+impl Head {
+    pub fn new(config: HeadConfig) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            shards: std::array::from_fn(|_| Mutex::default()),
+            traces: AtomicUsize::new(0),
+            spans: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Takes a batch; what breaks a limit is refused in the report. The bytes are not decoded.
+    pub fn append(&self, batch: TracesReader<'_>) -> Result<PushReport> {
+        let inner = &*self.0;
+        let mut report = PushReport::default();
+        for record in batch {
+            let record = record?;
+            let mut guard = inner.shards[shard_of(record.trace_id)].lock();
+            let shard = &mut *guard;
+            let length = record.otlp.len();
+            let mut grown = length;
+            if let Some(entry) = shard.traces.get(record.trace_id) {
+                let max = inner.config.trace_bytes_max;
+                if max != 0 && entry.bytes + length > max {
+                    refuse_large(&mut report, record.trace_id, record.spans, max, length);
+                    continue;
+                }
+            } else {
+                let max = inner.config.trace_bytes_max;
+                if max != 0 && length > max {
+                    refuse_large(&mut report, record.trace_id, record.spans, max, length);
+                    continue;
+                }
+                let max = inner.config.traces_max;
+                let live = inner.traces.load(Ordering::Relaxed);
+                if max != 0 && live >= max {
+                    report.refuse("live_traces_exceeded", u64::from(record.spans), || {
+                        format!(
+                            "LIVE_TRACES_EXCEEDED: max live traces per tenant exceeded: per-user traces limit \
+                             (local: {max} global: 0 actual local: {live}) exceeded"
+                        )
+                    });
+                    continue;
+                }
+                inner.traces.fetch_add(1, Ordering::Relaxed);
+                grown += size_of::<(TraceId, Entry)>();
+            }
+            let (offset, chunk) = (shard.open.len(), shard.chunks.len());
+            if offset.max(length) > u32::MAX as usize / 2 {
+                return Err(Error::invalid(format!("a trace's part has {length} bytes, more than a chunk holds")));
+            }
+            shard.open.extend_from_slice(record.otlp);
+            let part = Part { chunk: chunk as u32, offset: offset as u32, length: length as u32 };
+            let entry = shard.traces.entry(*record.trace_id).or_insert_with(|| Entry {
+                start_ns: record.start_ns,
+                end_ns: record.end_ns,
+                spans: 0,
+                bytes: 0,
+                parts: SmallVec::new(),
+            });
+            entry.start_ns = entry.start_ns.min(record.start_ns);
+            entry.end_ns = entry.end_ns.max(record.end_ns);
+            entry.spans = entry.spans.saturating_add(record.spans);
+            entry.bytes += length;
+            entry.parts.push(part);
+            report.accepted += u64::from(record.spans);
+            inner.spans.fetch_add(record.spans as usize, Ordering::Relaxed);
+            inner.bytes.fetch_add(grown, Ordering::Relaxed);
+            if shard.open.len() >= CHUNK_BYTES {
+                let chunk = Chunk::seal(&shard.open);
+                inner.bytes.fetch_sub(shard.open.len() - chunk.data.len(), Ordering::Relaxed);
+                shard.chunks.push(chunk);
+                shard.open.clear();
+            }
+        }
+        Ok(report)
+    }
+
+    /// Memory in use, about, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn trace_count(&self) -> usize {
+        self.0.traces.load(Ordering::Relaxed)
+    }
+
+    pub fn span_count(&self) -> usize {
+        self.0.spans.load(Ordering::Relaxed)
+    }
+
+    /// The parts of a trace as they were received.
+    pub async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts> {
+        ctx.check()?;
+        let snapshot = {
+            let shard = self.0.shards[shard_of(trace_id)].lock();
+            match shard.traces.get(trace_id) {
+                Some(e) if overlaps(start_ns, end_ns, e.start_ns, e.end_ns) => {
+                    // Only what the trace's parts lie in is copied.
+                    let mut entry = e.clone();
+                    let mut chunks = Vec::new();
+                    let mut last = None;
+                    for part in &mut entry.parts {
+                        if last != Some(part.chunk) {
+                            last = Some(part.chunk);
+                            chunks.push(shard.chunk(part.chunk));
+                        }
+                        part.chunk = (chunks.len() - 1) as u32;
+                    }
+                    ShardSnapshot { entries: vec![(*trace_id, entry)], chunks }
+                }
+                _ => return Ok(TraceParts::default()),
+            }
+        };
+        let mut walk = Walk::new(&snapshot.chunks);
+        let mut parts = TraceParts::default();
+        for (_, entry) in &snapshot.entries {
+            for part in walk.parts(entry)? {
+                ctx.add_read_bytes(part.len() as u64)?;
+                parts.otlp.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    pub async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        let mut names = TagNames::new(select);
+        if select.scope != "intrinsic" {
+            let matcher = crate::query::tags_matcher(select)?;
+            self.visit(ctx, &matcher, |trace, derived| {
+                names.add_trace(trace, derived, &matcher);
+                !names.full()
+            })
+            .await?;
+        }
+        Ok(names.finish())
+    }
+
+    pub async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        let mut values = TagValues::new(select);
+        if !values.done() {
+            let matcher = crate::query::tags_matcher(select)?;
+            self.visit(ctx, &matcher, |trace, derived| {
+                values.add_trace(trace, derived, &matcher);
+                !values.done()
+            })
+            .await?;
+        }
+        Ok(values.finish())
+    }
+
+    /// Decodes every trace that may match, in no order, until `f` says `false`. A trace whose bytes are no OTLP is missed.
+    async fn visit(
+        &self,
+        ctx: &QueryContext,
+        matcher: &Matcher,
+        mut f: impl FnMut(&Trace<'_>, &Derived) -> bool,
+    ) -> Result<()> {
+        let needles = Needles::new(matcher);
+        for shard in 0..SHARDS {
+            let snapshot = self.snapshot(shard, matcher.start_ns, matcher.end_ns);
+            if !snapshot.visit(ctx, &needles, &mut f)? {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn snapshot(&self, shard: usize, start_ns: i64, end_ns: i64) -> ShardSnapshot {
+        let shard = self.0.shards[shard].lock();
+        let mut entries: Vec<_> = shard
+            .traces
+            .iter()
+            .filter(|(_, e)| overlaps(start_ns, end_ns, e.start_ns, e.end_ns))
+            .map(|(id, e)| (*id, e.clone()))
+            .collect();
+        let chunks = match entries.is_empty() {
+            true => Vec::new(),
+            false => (0..=shard.chunks.len() as u32).map(|i| shard.chunk(i)).collect(),
+        };
+        drop(shard);
+        // In order of arrival, so that a walk touches chunks mostly in order.
+        entries.sort_unstable_by_key(|(_, e)| e.parts.first().map_or((0, 0), |p| (p.chunk, p.offset)));
+        ShardSnapshot { entries, chunks }
+    }
+
+    pub(crate) const SHARDS: usize = SHARDS;
+}
+
+fn refuse_large(report: &mut PushReport, trace_id: &TraceId, spans: u32, max: usize, adding: usize) {
+    report.refuse("trace_too_large", u64::from(spans), || {
+        format!(
+            "TRACE_TOO_LARGE: max size of trace ({max}) exceeded while adding {adding} bytes to trace {}",
+            hex::encode(trace_id)
+        )
+    });
+}
+
+/// Ascending with the id.
+fn shard_of(id: &TraceId) -> usize {
+    if id[..8] == [0; 8] { usize::from(id[8] >> 4) } else { 16 + usize::from(id[0] >> 4) }
+}
+
+impl Shard {
+    /// A sealed chunk, or a copy of the open one.
+    fn chunk(&self, at: u32) -> Chunk {
+        match self.chunks.get(at as usize) {
+            Some(chunk) => chunk.clone(),
+            None => Chunk { plain_bytes: self.open.len(), data: Bytes::copy_from_slice(&self.open) },
+        }
+    }
+}
+
+/// Opens chunks as a walk needs them and keeps the newest few.
+struct Walk<'s> {
+    chunks: &'s [Chunk],
+    open: HashMap<u32, Bytes>,
+    order: std::collections::VecDeque<u32>,
+    chunks_max: usize,
+}
+
+impl<'s> Walk<'s> {
+    fn new(chunks: &'s [Chunk]) -> Self {
+        Self { chunks, open: HashMap::new(), order: std::collections::VecDeque::new(), chunks_max: WALK_CHUNKS_MAX }
+    }
+
+    fn part(&mut self, part: Part) -> Result<Bytes> {
+        let torn = || Error::internal("traces head: part outside of its chunk");
+        let chunk = match self.open.get(&part.chunk) {
+            Some(chunk) => chunk,
+            None => {
+                let chunk = self.chunks.get(part.chunk as usize).ok_or_else(torn)?.open()?;
+                if self.order.len() >= self.chunks_max
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.open.remove(&oldest);
+                }
+                self.order.push_back(part.chunk);
+                self.open.entry(part.chunk).or_insert(chunk)
+            }
+        };
+        let (start, length) = (part.offset as usize, part.length as usize);
+        if start + length > chunk.len() {
+            return Err(torn());
+        }
+        Ok(chunk.slice(start..start + length))
+    }
+
+    fn parts(&mut self, entry: &Entry) -> Result<SmallVec<[Bytes; 2]>> {
+        entry.parts.iter().map(|p| self.part(*p)).collect()
+    }
+}
+
+/// Decodes and merges the parts of a trace. Parts that are no OTLP are left out and counted.
+pub(crate) fn decode_parts(trace_id: TraceId, parts: &[Bytes]) -> (Trace<'_>, usize) {
+    let mut damaged = 0;
+    let mut traces: Vec<_> = parts
+        .iter()
+        .filter_map(|part| {
+            let decoded = otlp::decode(trace_id, part);
+            damaged += usize::from(decoded.is_err());
+            decoded.ok()
+        })
+        .collect();
+    let single = traces.len() == 1 && no_copies(&traces[0]);
+    let trace = match traces.pop() {
+        Some(trace) if single => trace,
+        last => {
+            traces.extend(last);
+            merge::combine_traces(trace_id, traces)
+        }
+    };
+    (trace, damaged)
+}
+
+/// Whether the spans' ids differ, which makes merging a single part needless.
+fn no_copies(trace: &Trace<'_>) -> bool {
+    let mut ids: SmallVec<[[u8; 8]; 16]> = trace.spans().map(|(_, _, s)| s.span_id).collect();
+    ids.sort_unstable();
+    ids.windows(2).all(|w| w[0] != w[1])
+}
+
+impl ShardSnapshot {
+    /// Walks in order of arrival. `Ok(false)`: `f` wanted no more.
+    fn visit(
+        &self,
+        ctx: &QueryContext,
+        needles: &Needles,
+        f: &mut impl FnMut(&Trace<'_>, &Derived) -> bool,
+    ) -> Result<bool> {
+        let mut walk = Walk::new(&self.chunks);
+        let mut rows = 0;
+        for (i, (id, entry)) in self.entries.iter().enumerate() {
+            let parts = walk.parts(entry)?;
+            ctx.add_read_bytes(entry.bytes as u64)?;
+            rows += u64::from(entry.spans);
+            if i % 64 == 0 {
+                ctx.add_rows(std::mem::take(&mut rows))?;
+            }
+            if !needles.may_match(&parts) {
+                continue;
+            }
+            let (trace, damaged) = decode_parts(*id, &parts);
+            if damaged > 0 {
+                ctx.missed(format!("trace {}: {damaged} received parts are no OTLP", hex::encode(id)));
+            }
+            if !f(&trace, &Derived::of(&trace)) {
+                return Ok(false);
+            }
+        }
+        ctx.add_rows(rows)?;
+        Ok(true)
+    }
+
+    /// Walks in ascending order of trace id; opens all chunks. For flushing.
+    pub(crate) fn ascending(&mut self) -> impl Iterator<Item = Result<(TraceId, SmallVec<[Bytes; 2]>)>> {
+        self.entries.sort_unstable_by_key(|(id, _)| *id);
+        let mut walk = Walk { chunks_max: usize::MAX, ..Walk::new(&self.chunks) };
+        self.entries.iter().map(move |(id, entry)| Ok((*id, walk.parts(entry)?)))
+    }
+}
+
+/// Texts that must occur in a trace's bytes for it to match: found without decoding.
+struct Needles {
+    all: bool,
+    finders: Vec<memmem::Finder<'static>>,
+}
+
+impl Needles {
+    fn new(matcher: &Matcher) -> Self {
+        let finders: Vec<_> = matcher
+            .tests
+            .iter()
+            .filter_map(|test| match (&test.op, &test.attribute) {
+                (_, Attribute::Intrinsic(i)) if !is_text(*i) => None,
+                (Some((CompareOp::Equal, Value::String(text))), _) if !text.is_empty() => {
+                    Some(memmem::Finder::new(text.as_bytes()).into_owned())
+                }
+                (None, Attribute::Named(_, name)) => Some(memmem::Finder::new(name.as_bytes()).into_owned()),
+                _ => None,
+            })
+            .collect();
+        // With "any", one condition that has no text lets every trace pass.
+        let usable = matcher.all || finders.len() == matcher.tests.len();
+        Self { all: matcher.all, finders: if usable { finders } else { Vec::new() } }
+    }
+
+    fn may_match(&self, parts: &[Bytes]) -> bool {
+        let found = |finder: &memmem::Finder<'_>| parts.iter().any(|p| finder.find(p).is_some());
+        if self.finders.is_empty() {
+            true
+        } else if self.all {
+            self.finders.iter().all(found)
+        } else {
+            self.finders.iter().any(found)
+        }
+    }
+}
+
+/// Intrinsics whose text stands in the OTLP bytes as it is.
+fn is_text(intrinsic: Intrinsic) -> bool {
+    matches!(
+        intrinsic,
+        Intrinsic::Name
+            | Intrinsic::StatusMessage
+            | Intrinsic::RootName
+            | Intrinsic::RootServiceName
+            | Intrinsic::EventName
+            | Intrinsic::InstrumentationName
+            | Intrinsic::InstrumentationVersion
+    )
+}
+
+#[async_trait]
+impl SpanSource for Head {
+    async fn fetch(
+        &self,
+        ctx: &QueryContext,
+        fetch: &FetchSpans,
+    ) -> Result<BoxStream<'static, Result<TraceSpans>>> {
+        let matcher = Matcher::new(fetch)?;
+        let (head, ctx) = (self.clone(), ctx.clone());
+        Ok(async_stream::try_stream! {
+            let needles = Needles::new(&matcher);
+            for shard in 0..SHARDS {
+                let snapshot = head.snapshot(shard, matcher.start_ns, matcher.end_ns);
+                let mut memory = ctx.reserve(0)?;
+                let mut found = Vec::new();
+                let mut refused = None;
+                snapshot.visit(&ctx, &needles, &mut |trace, derived| {
+                    if let Some(spans) = matcher.select(trace, derived) {
+                        if let Err(e) = memory.grow(spans_bytes(&spans)) {
+                            refused = Some(e);
+                            return false;
+                        }
+                        found.push(spans);
+                    }
+                    true
+                })?;
+                if let Some(e) = refused {
+                    Err(e)?;
+                }
+                found.sort_unstable_by_key(|t| t.trace_id);
+                for trace in found {
+                    yield trace;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        .boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests;

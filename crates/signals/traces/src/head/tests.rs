@@ -1,0 +1,103 @@
+use futures::TryStreamExt;
+use triptych_model::TenantId;
+use triptych_model::batch::TracesBuilder;
+use triptych_traceql::source::{Condition, Scope};
+
+use super::*;
+use crate::testing::{batch, bytes, canonical, head, rich};
+
+fn ctx() -> QueryContext {
+    QueryContext::unlimited(TenantId::single())
+}
+
+#[tokio::test]
+async fn finds_what_was_appended() {
+    let traces: Vec<_> = (0..300).map(rich).collect();
+    let head = head(&traces);
+    assert_eq!(head.trace_count(), 300);
+    assert!(head.bytes() > 10_000);
+    for trace in &traces {
+        let parts = head.find(&ctx(), &trace.trace_id, 0, 0).await.unwrap();
+        assert_eq!(parts.otlp.len(), 2);
+        let whole = merge::combine(parts.otlp).unwrap();
+        assert_eq!(merge::first_trace_id(&whole), trace.trace_id);
+        let found = otlp::decode(trace.trace_id, &whole).unwrap();
+        assert_eq!(canonical(found), canonical(trace.clone()));
+    }
+    assert!(head.find(&ctx(), &[3; 16], 0, 0).await.unwrap().otlp.is_empty());
+    // Outside of the range.
+    assert!(head.find(&ctx(), &traces[0].trace_id, 1, 2).await.unwrap().otlp.is_empty());
+}
+
+#[tokio::test]
+async fn fetches_in_order_and_by_condition() {
+    let traces: Vec<_> = (0..300).map(rich).collect();
+    let head = head(&traces);
+    let all: Vec<_> =
+        head.fetch(&ctx(), &FetchSpans::default()).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(all.len(), 300);
+    assert!(all.is_sorted_by_key(|t| t.trace_id));
+    let spans: usize = traces.iter().map(Trace::span_count).sum();
+    assert_eq!(all.iter().map(|t| t.spans.len()).sum::<usize>(), spans);
+
+    let attribute = Attribute::Named(Scope::Resource, "service.name".into());
+    let fetch = FetchSpans {
+        conditions: vec![Condition {
+            attribute: attribute.clone(),
+            test: Some((CompareOp::Equal, Value::String("payment".into()))),
+        }],
+        all_conditions: true,
+        attributes: vec![attribute],
+        ..FetchSpans::default()
+    };
+    let some: Vec<_> = head.fetch(&ctx(), &fetch).await.unwrap().try_collect().await.unwrap();
+    let expected: usize = traces
+        .iter()
+        .flat_map(|t| t.spans())
+        .filter(|(r, ..)| r.service_name() == "payment")
+        .count();
+    assert_eq!(some.iter().map(|t| t.spans.len()).sum::<usize>(), expected);
+    assert!(expected > 0 && expected < spans);
+    for span in some.iter().flat_map(|t| &t.spans) {
+        assert_eq!(span.values[0].as_slice(), [Value::String("payment".into())]);
+    }
+}
+
+#[tokio::test]
+async fn limits_refuse_in_tempos_words() {
+    let one = rich(1);
+    let length = bytes(&one).len();
+    let head = Head::new(HeadConfig { traces_max: 2, trace_bytes_max: 3 * length / 2 });
+    let batch = batch(&[one.clone(), one, rich(0), rich(8), rich(9)]);
+    let report = head.append(TracesReader::new(batch.plain()).unwrap()).unwrap();
+    let too_large = &report.refused["trace_too_large"];
+    assert!(too_large.example.starts_with("TRACE_TOO_LARGE: max size of trace ("), "{}", too_large.example);
+    let live = &report.refused["live_traces_exceeded"];
+    assert!(live.example.contains("(local: 2 global: 0 actual local: 2)"), "{}", live.example);
+    assert_eq!(head.trace_count(), 2);
+    assert_eq!(report.accepted + report.refused_items(), batch.items() as u64);
+}
+
+#[tokio::test]
+async fn damaged_parts_are_said() {
+    let head = Head::new(HeadConfig::default());
+    let mut batch = TracesBuilder::default();
+    batch.trace(&[5; 16], 1, 2, 1, b"\x0a\xff\xff");
+    head.append(TracesReader::new(batch.plain()).unwrap()).unwrap();
+    let ctx = ctx();
+    let found: Vec<_> = head.fetch(&ctx, &FetchSpans::default()).await.unwrap().try_collect().await.unwrap();
+    assert!(found.is_empty());
+    assert_eq!(ctx.report().missed.len(), 1);
+}
+
+#[tokio::test]
+async fn tags() {
+    let traces: Vec<_> = (0..50).map(rich).collect();
+    let head = head(&traces);
+    let names = head.tag_names(&ctx(), &TagsSelect { scope: "resource".into(), ..TagsSelect::default() }).await.unwrap();
+    assert_eq!(names.len(), 1);
+    assert!(names[0].tags.contains(&"service.name".to_owned()));
+    let select = TagsSelect { name: "resource.service.name".into(), ..TagsSelect::default() };
+    let values = head.tag_values(&ctx(), &select).await.unwrap();
+    assert_eq!(values, ["cart", "checkout", "payment"].map(|s| Value::String(s.into())));
+}

@@ -1,0 +1,270 @@
+//! Parts of a trace into one trace, streams of several sources into one: without copies.
+//!
+//! A span's natural key is (trace, span id, kind, start): Zipkin's client and server halves share a span id and must both
+//! survive, replicas of one span must not.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use hashbrown::{HashMap, HashSet};
+use triptych_model::Result;
+use triptych_model::traces::{SpanId, TraceId, TraceMatch, TraceSamples};
+use triptych_traceql::TraceSpans;
+
+use crate::otlp::{self, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Trace};
+
+/// Merges OTLP `TracesData` messages of one trace into one message: spans once, grouped by resource and scope, sorted by start.
+/// Empty where there are no spans. A part that is no OTLP is an error of kind `Damaged`.
+pub fn combine(parts: Vec<Bytes>) -> Result<Bytes> {
+    let mut trace_id = None;
+    let mut traces = Vec::with_capacity(parts.len());
+    for part in &parts {
+        let trace_id = *trace_id.get_or_insert_with(|| first_trace_id(part));
+        traces.push(otlp::decode(trace_id, part)?);
+    }
+    let trace = combine_traces(trace_id.unwrap_or_default(), traces);
+    let mut out = Vec::with_capacity(parts.iter().map(Bytes::len).max().unwrap_or_default());
+    otlp::encode(&trace, &mut out);
+    Ok(out.into())
+}
+
+/// The trace id that the first span carries; zeros where there is none.
+pub fn first_trace_id(otlp: &[u8]) -> TraceId {
+    // TracesData.1 ResourceSpans -> .2 ScopeSpans -> .2 Span -> .1 trace_id
+    otlp::first_bytes(otlp, &[1, 2, 2, 1])
+        .filter(|id| id.len() <= 16)
+        .map(|id| {
+            let mut out = [0; 16];
+            out[16 - id.len()..].copy_from_slice(id);
+            out
+        })
+        .unwrap_or_default()
+}
+
+/// As [`combine`], over decoded parts.
+pub fn combine_traces<'a>(trace_id: TraceId, parts: Vec<Trace<'a>>) -> Trace<'a> {
+    let mut out = Trace { trace_id, resource_spans: Vec::new() };
+    let mut resources: HashMap<Vec<u8>, (usize, HashMap<Vec<u8>, usize>)> = HashMap::new();
+    let mut seen: HashSet<(SpanId, i32, u64)> = HashSet::new();
+    for rs in parts.into_iter().flat_map(|t| t.resource_spans) {
+        let key = resource_key(&rs.resource);
+        let (at, scopes) = resources.entry(key).or_insert_with(|| (usize::MAX, HashMap::new()));
+        for ss in rs.scope_spans {
+            let mut spans: Vec<Span<'a>> = ss.spans;
+            spans.retain(|s| seen.insert((s.span_id, s.kind, s.start_ns)));
+            if spans.is_empty() {
+                continue;
+            }
+            if *at == usize::MAX {
+                *at = out.resource_spans.len();
+                out.resource_spans.push(ResourceSpans {
+                    resource: rs.resource.clone(),
+                    scope_spans: Vec::new(),
+                    schema_url: rs.schema_url,
+                });
+            }
+            let into = &mut out.resource_spans[*at].scope_spans;
+            let scope_at = *scopes.entry(scope_key(&ss.scope)).or_insert_with(|| {
+                into.push(ScopeSpans { scope: ss.scope, spans: Vec::new(), schema_url: ss.schema_url });
+                into.len() - 1
+            });
+            let target = &mut into[scope_at].spans;
+            if target.is_empty() { *target = spans } else { target.append(&mut spans) }
+        }
+    }
+    let start = |spans: &[Span<'_>]| spans.first().map_or(u64::MAX, |s| s.start_ns);
+    for rs in &mut out.resource_spans {
+        for ss in &mut rs.scope_spans {
+            ss.spans.sort_by_key(|s| (s.start_ns, s.span_id));
+        }
+        rs.scope_spans.sort_by_key(|ss| start(&ss.spans));
+    }
+    out.resource_spans.sort_by_key(|rs| rs.scope_spans.first().map_or(u64::MAX, |ss| start(&ss.spans)));
+    out
+}
+
+/// Attributes in any order make the same key: blocks give them back in another order than they came.
+fn put_sorted(out: &mut Vec<u8>, attributes: &[KeyValue<'_>]) {
+    let mut encoded: Vec<Vec<u8>> = attributes
+        .iter()
+        .map(|a| {
+            let mut bytes = Vec::with_capacity(64);
+            otlp::encode_key_value(&mut bytes, a);
+            bytes
+        })
+        .collect();
+    encoded.sort_unstable();
+    for bytes in encoded {
+        out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(&bytes);
+    }
+}
+
+fn resource_key(resource: &Resource<'_>) -> Vec<u8> {
+    let mut key = resource.dropped_attributes.to_le_bytes().to_vec();
+    put_sorted(&mut key, &resource.attributes);
+    key
+}
+
+fn scope_key(scope: &InstrumentationScope<'_>) -> Vec<u8> {
+    let mut key = scope.dropped_attributes.to_le_bytes().to_vec();
+    for text in [scope.name, scope.version] {
+        key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    put_sorted(&mut key, &scope.attributes);
+    key
+}
+
+/// What a k-way merge needs of its items.
+trait Keyed: Send + 'static {
+    fn key(&self) -> TraceId;
+    fn absorb(&mut self, other: Self);
+}
+
+impl Keyed for TraceSpans {
+    fn key(&self) -> TraceId {
+        self.trace_id
+    }
+    /// Nested-set numbers of the two sides speak of different trees: the absorbed side's are moved out of the way, so that no
+    /// relation appears that neither side knew.
+    fn absorb(&mut self, other: Self) {
+        let seen: HashSet<(SpanId, i64)> = self.spans.iter().map(|s| (s.span_id, s.start_ns)).collect();
+        let shift = self.spans.iter().map(|s| s.nested_right).max().unwrap_or_default();
+        let end = (self.start_ns + self.duration_ns).max(other.start_ns + other.duration_ns);
+        self.start_ns = match (self.start_ns, other.start_ns) {
+            (0, start) | (start, 0) => start,
+            (a, b) => a.min(b),
+        };
+        self.duration_ns = end - self.start_ns;
+        if self.root_name.is_empty() && self.root_service.is_empty() {
+            self.root_name = other.root_name;
+            self.root_service = other.root_service;
+        }
+        for (service, spans, errors) in other.services {
+            // Replicas count the same spans, parts count different ones: the larger side is the better guess.
+            match self.services.iter_mut().find(|(s, ..)| *s == service) {
+                Some(own) => *own = (service, own.1.max(spans), own.2.max(errors)),
+                None => self.services.push((service, spans, errors)),
+            }
+        }
+        self.services.sort();
+        for mut span in other.spans {
+            if seen.contains(&(span.span_id, span.start_ns)) {
+                continue;
+            }
+            for bound in [&mut span.nested_left, &mut span.nested_right, &mut span.nested_parent] {
+                if *bound > 0 {
+                    *bound = bound.saturating_add(shift);
+                }
+            }
+            self.spans.push(span);
+        }
+    }
+}
+
+impl Keyed for TraceSamples {
+    fn key(&self) -> TraceId {
+        self.trace_id
+    }
+    fn absorb(&mut self, other: Self) {
+        let seen: HashSet<(SpanId, i64)> = self.samples.iter().map(|s| (s.span_id, s.ts_ns)).collect();
+        self.samples.extend(other.samples.into_iter().filter(|s| !seen.contains(&(s.span_id, s.ts_ns))));
+    }
+}
+
+/// Merges streams in ascending order of trace id. Ends with the first error.
+fn merge_keyed<T: Keyed>(streams: Vec<BoxStream<'static, Result<T>>>) -> BoxStream<'static, Result<T>> {
+    async_stream::try_stream! {
+        let mut streams = streams;
+        let mut heads: Vec<Option<T>> = Vec::with_capacity(streams.len());
+        let mut heap = BinaryHeap::new();
+        // The first items of all sources at once: they do their I/O side by side.
+        let firsts = futures::future::join_all(streams.iter_mut().map(|s| s.next())).await;
+        for (i, first) in firsts.into_iter().enumerate() {
+            let first = first.transpose()?;
+            if let Some(item) = &first {
+                heap.push(Reverse((item.key(), i)));
+            }
+            heads.push(first);
+        }
+        while let Some(Reverse((key, i))) = heap.pop() {
+            let mut item = heads[i].take();
+            let mut drained = vec![i];
+            while let Some(Reverse((next, j))) = heap.peek().copied() && next == key {
+                heap.pop();
+                drained.push(j);
+                if let (Some(item), Some(other)) = (&mut item, heads[j].take()) {
+                    item.absorb(other);
+                }
+            }
+            for j in drained {
+                if let Some(next) = streams[j].next().await.transpose()? {
+                    heap.push(Reverse((next.key(), j)));
+                    heads[j] = Some(next);
+                }
+            }
+            if let Some(item) = item {
+                yield item;
+            }
+        }
+    }
+    .boxed()
+}
+
+/// Merges what several sources fetched: each trace once, each span once.
+pub fn spans(streams: Vec<BoxStream<'static, Result<TraceSpans>>>) -> BoxStream<'static, Result<TraceSpans>> {
+    merge_keyed(streams)
+}
+
+/// Merges the samples of several sources: copies of a span count once.
+pub fn samples(
+    streams: Vec<BoxStream<'static, Result<TraceSamples>>>,
+) -> BoxStream<'static, Result<TraceSamples>> {
+    merge_keyed(streams)
+}
+
+/// Adds what another source found of the same trace. At most `spans_per_set` spans are kept in a set (0: all).
+pub fn absorb_match(into: &mut TraceMatch, other: TraceMatch, spans_per_set: usize) {
+    let end = (into.start_ns + into.duration_ns).max(other.start_ns + other.duration_ns);
+    into.start_ns = match (into.start_ns, other.start_ns) {
+        (0, start) | (start, 0) => start,
+        (a, b) => a.min(b),
+    };
+    into.duration_ns = end - into.start_ns;
+    if into.root_name.is_empty() && into.root_service.is_empty() {
+        into.root_name = other.root_name;
+        into.root_service = other.root_service;
+    }
+    for (service, spans, errors) in other.services {
+        match into.services.iter_mut().find(|(s, ..)| *s == service) {
+            Some(own) => *own = (service, own.1.max(spans), own.2.max(errors)),
+            None => into.services.push((service, spans, errors)),
+        }
+    }
+    into.services.sort();
+    for set in other.span_sets {
+        let Some(own) = into.span_sets.iter_mut().find(|s| s.attributes == set.attributes) else {
+            into.span_sets.push(set);
+            continue;
+        };
+        let before = own.spans.len();
+        let seen: HashSet<SpanId> = own.spans.iter().map(|s| s.span_id).collect();
+        let had = set.spans.len();
+        own.spans.extend(set.spans.into_iter().filter(|s| !seen.contains(&s.span_id)));
+        let copies = had - (own.spans.len() - before);
+        // Which of the spans that were not kept are copies is not known: the larger count, or what is surely there.
+        let sure = own.spans.len() as u32;
+        own.matched = if copies == 0 { own.matched + set.matched } else { own.matched.max(set.matched).max(sure) };
+        own.spans.sort_by_key(|s| (s.start_ns, s.span_id));
+        if spans_per_set != 0 {
+            own.spans.truncate(spans_per_set);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

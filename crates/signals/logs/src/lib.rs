@@ -1,1 +1,38 @@
-//! triptych-logs
+//! The logs store: Loki's chunks and index in the bucket, heads in memory.
+//!
+//! **Owns** encoding and reading of chunks and index files, the head of a tenant, the reads of the Store API over heads and
+//! bucket, the merge of several sources, compaction and retention.
+//! **Must not know** HTTP, gRPC, the WAL, when something is flushed or compacted. LogQL it knows only as compiled leaves.
+//!
+//! | module | |
+//! |---|---|
+//! | [`chunk`] | Loki's chunk: blocks, structured metadata, checksums, the object around it |
+//! | [`index`] | Loki's TSDB index: which stream has which chunks |
+//! | [`layout`] | where objects lie |
+//! | [`head`] | what one tenant wrote in one generation; `flush` |
+//! | [`bucket_store`] | all tenants' chunks in the bucket |
+//! | [`merge`] | several sources into one, without copies |
+//! | [`compact`] | merging index files, retention, orphans |
+//! | `scan`, `leaf` | how blocks become an answer in the order of time; the seam to LogQL |
+//! | `postings`, `figures`, `fields` | label index of a head; stats and volumes; detected fields |
+//!
+//! **Layout on disk**: `docs/formats/logs.md`. Everything is Loki's (schema v13: chunk v4, TSDB index v3); a bucket prefix is a
+//! valid Loki bucket, and Loki's is one of ours.
+//!
+//! **Consistency**: chunks are written before the index file that names them; a chunk that no index names is not there. A chunk
+//! object's name is its content, so writing twice is harmless. The natural key of an entry is stream, time, line and metadata:
+//! copies by it (replicas, head and bucket, a client that sent again) are shown once.
+//!
+//! **Memory**: a head holds compressed blocks and one open block (256 KiB) per stream; [`Head::bytes`] says how much. A read holds
+//! one decompressed block at a time, what passed of the blocks whose time has come (reserved in the query's budget), and a
+//! bounded read-ahead of chunks. The bucket store's two caches have a size in bytes.
+
+pub mod chunk;
+pub(crate) mod figures;
+pub mod head;
+pub mod index;
+pub mod layout;
+pub(crate) mod postings;
+pub(crate) mod scan;
+
+pub use head::{FlushOptions, FlushReport, Head, HeadConfig};

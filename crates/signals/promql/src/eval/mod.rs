@@ -1,0 +1,574 @@
+//! The evaluator: a plan becomes a stream of columns, each one series with its values at every step.
+//!
+//! Series pass through one at a time. Held in memory are only: the window of the series being read, the groups of an
+//! aggregation, the two sides of a join, what must be sorted or ranked, and the answer; all of it is reserved on the
+//! query's context. After every [`SERIES_PER_YIELD`] series the task yields.
+
+pub(crate) mod aggregate;
+pub mod binary;
+pub(crate) mod column;
+pub(crate) mod histogram;
+pub(crate) mod join;
+pub(crate) mod labels;
+pub mod math;
+pub mod over_time;
+pub(crate) mod rank;
+pub(crate) mod select;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
+use triptych_model::{Error, Labels, Result};
+use triptych_runtime::QueryContext;
+
+use crate::ast::Span;
+use crate::format::number_text;
+use crate::plan::{Plan, Scalar, Times, Vector, plan};
+use crate::source::SeriesSource;
+use column::{
+    ABSENT, Column, ColumnStream, Held, ScalarColumn, Steps, hold, is_absent, merge_same, without_name,
+};
+use math::MathFn;
+
+/// A task gives way to others after this many series.
+const SERIES_PER_YIELD: usize = 64;
+
+/// How queries are evaluated, unless they say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// How long a sample stands for its series, in milliseconds.
+    pub lookback_ms: i64,
+    /// Resolution of subqueries that name none, in milliseconds (Prometheus' global evaluation interval).
+    pub subquery_step_ms: i64,
+    /// Most points in a series of an answer.
+    pub points_max: i64,
+    /// Prometheus' experimental `promql-delayed-name-removal`: names are dropped at the end of the query, so that
+    /// `label_replace` still sees them.
+    pub delayed_name_removal: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            points_max: 11_000,
+            delayed_name_removal: false,
+        }
+    }
+}
+
+/// Evaluates PromQL over any [`SeriesSource`]. Cheap; holds no state between queries.
+#[derive(Debug, Clone, Default)]
+pub struct Engine {
+    config: EngineConfig,
+}
+
+impl Engine {
+    pub fn new(config: EngineConfig) -> Self {
+        Self { config }
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Answers `query` from `source`. An instant query (`step_ms` 0) gives whatever type the expression has; a range query
+    /// gives a matrix sorted by labels. Warnings and infos go to `ctx`.
+    ///
+    /// Fails with `Invalid` for what is wrong with the question (syntax, types, ambiguous matches, too many points), with
+    /// `Exhausted`, `Unavailable`, `Cancelled` when the context's limits are reached, and with the source's own errors.
+    pub async fn query(
+        &self,
+        ctx: &QueryContext,
+        source: &dyn SeriesSource,
+        query: &MetricsQuery,
+    ) -> Result<QueryValue> {
+        let expr = crate::parser::parse(&query.expr)?;
+        let instant = query.step_ms == 0;
+        let end_ms = if instant { query.start_ms } else { query.end_ms };
+        let span_ms = end_ms
+            .checked_sub(query.start_ms)
+            .filter(|_| time_is_sane(query.start_ms) && time_is_sane(end_ms));
+        let Some(span_ms) = span_ms else {
+            return Err(Error::invalid("start or end time out of bounds"));
+        };
+        if query.step_ms < 0 {
+            return Err(Error::invalid(
+                "zero or negative query resolution step widths are not accepted. Try a positive integer",
+            ));
+        }
+        if span_ms < 0 {
+            return Err(Error::invalid("end timestamp must not be before start time"));
+        }
+        if !instant && span_ms / query.step_ms > self.config.points_max {
+            return Err(Error::invalid(format!(
+                "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
+                thousands(self.config.points_max)
+            )));
+        }
+        let steps = Steps {
+            start_ms: query.start_ms,
+            step_ms: query.step_ms,
+            count: if instant { 1 } else { (span_ms / query.step_ms) as usize + 1 },
+        };
+        let times = Times {
+            start_ms: query.start_ms,
+            end_ms,
+            step_ms: query.step_ms,
+            subquery_step_ms: self.config.subquery_step_ms,
+        };
+        let plan = plan(&expr, times)?;
+        let eval = Eval {
+            ctx,
+            source,
+            text: &query.expr,
+            lookback_ms: if query.lookback_ms > 0 { query.lookback_ms } else { self.config.lookback_ms },
+            delayed: self.config.delayed_name_removal,
+            instant,
+        };
+        eval.answer(&plan, steps).await
+    }
+}
+
+/// Far enough from the ends of i64 that offsets and ranges (at most 292 years) can be added.
+fn time_is_sane(ms: i64) -> bool {
+    ms.unsigned_abs() < 1 << 62
+}
+
+fn thousands(n: i64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// One query under way.
+pub(crate) struct Eval<'q> {
+    ctx: &'q QueryContext,
+    source: &'q dyn SeriesSource,
+    text: &'q str,
+    lookback_ms: i64,
+    delayed: bool,
+    instant: bool,
+}
+
+impl<'q> Eval<'q> {
+    async fn answer(&self, plan: &Plan, steps: Steps) -> Result<QueryValue> {
+        match plan {
+            Plan::String(value) if self.instant => {
+                Ok(QueryValue::String { t_ms: steps.start_ms, value: value.clone() })
+            }
+            Plan::Matrix(arg) if self.instant => {
+                let held = self.raw_windows(arg, steps).await?;
+                Ok(QueryValue::Matrix(held))
+            }
+            Plan::String(_) | Plan::Matrix(_) => {
+                let got = if matches!(plan, Plan::String(_)) { "string" } else { "range vector" };
+                Err(Error::invalid(format!(
+                    "invalid expression type \"{got}\" for range query, must be Scalar or instant Vector"
+                )))
+            }
+            Plan::Scalar(scalar) => {
+                let values = self.scalar(scalar, steps).await?;
+                if self.instant {
+                    return Ok(QueryValue::Scalar(Sample { t_ms: steps.start_ms, value: values.at(0) }));
+                }
+                let samples =
+                    (0..steps.count).map(|i| Sample { t_ms: steps.at(i), value: values.at(i) }).collect();
+                Ok(QueryValue::Matrix(vec![SeriesSamples { labels: Labels::empty(), samples }]))
+            }
+            Plan::Vector(vector) => {
+                let Held { mut columns, reservation: _held } =
+                    hold(self.ctx, self.vector(vector, steps).await?).await?;
+                if self.delayed {
+                    for column in columns.iter_mut().filter(|c| c.drop_name) {
+                        column.labels = without_name(&column.labels);
+                    }
+                }
+                let columns = merge_same(columns)?;
+                let mut series: Vec<SeriesSamples> = columns
+                    .into_iter()
+                    .map(|c| SeriesSamples {
+                        labels: c.labels,
+                        samples: c
+                            .values
+                            .iter()
+                            .enumerate()
+                            .filter(|(_, v)| !is_absent(**v))
+                            .map(|(i, v)| Sample { t_ms: steps.at(i), value: *v })
+                            .collect(),
+                    })
+                    .filter(|s| !s.samples.is_empty())
+                    .collect();
+                if self.instant {
+                    return Ok(QueryValue::Vector(series));
+                }
+                series.sort_by(|a, b| a.labels.cmp(&b.labels));
+                Ok(QueryValue::Matrix(series))
+            }
+        }
+    }
+
+    /// `PromQL warning: <text> (line:column)`
+    fn warn(&self, span: Span, text: impl std::fmt::Display) {
+        self.ctx.warn(format!("PromQL warning: {text} ({})", span.position(self.text)));
+    }
+
+    /// `PromQL info: <text> (line:column)`
+    fn info(&self, span: Span, text: impl std::fmt::Display) {
+        self.ctx.info(format!("PromQL info: {text} ({})", span.position(self.text)));
+    }
+
+    /// Room for one more column of this many steps, or the honest refusal, before it is allocated.
+    fn absent_column(&self, steps: Steps) -> Result<Vec<f64>> {
+        if steps.count > 1 << 16 {
+            // Only subqueries get this long: their resolution is the asker's.
+            self.ctx.reserve(steps.count.saturating_mul(8))?;
+        }
+        Ok(vec![ABSENT; steps.count])
+    }
+
+    pub(crate) fn scalar<'a>(
+        &'a self,
+        plan: &'a Scalar,
+        steps: Steps,
+    ) -> BoxFuture<'a, Result<ScalarColumn>> {
+        async move {
+            Ok(match plan {
+                Scalar::Const(v) => ScalarColumn::Const(*v),
+                Scalar::Time => {
+                    self.absent_column(steps)?;
+                    ScalarColumn::Each((0..steps.count).map(|i| steps.at(i) as f64 / 1000.0).collect())
+                }
+                Scalar::Invariant(inner) => {
+                    let value = self.scalar(inner, steps.first()).await?;
+                    ScalarColumn::Const(value.at(0))
+                }
+                Scalar::Negative(inner) => self.scalar(inner, steps).await?.map(|v| -v),
+                Scalar::Binary { op, left, right } => {
+                    let l = self.scalar(left, steps).await?;
+                    let r = self.scalar(right, steps).await?;
+                    l.zip(r, steps, |l, r| binary::scalar_op(*op, l, r))
+                }
+                Scalar::MinOf(left, right) => {
+                    let l = self.scalar(left, steps).await?;
+                    l.zip(self.scalar(right, steps).await?, steps, math::min)
+                }
+                Scalar::MaxOf(left, right) => {
+                    let l = self.scalar(left, steps).await?;
+                    l.zip(self.scalar(right, steps).await?, steps, math::max)
+                }
+                Scalar::OfVector(vector) => {
+                    let mut stream = self.vector(vector, steps).await?;
+                    let mut values = self.absent_column(steps)?;
+                    let mut several = vec![false; steps.count];
+                    while let Some(column) = stream.next().await {
+                        for (i, v) in column?.values.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
+                            several[i] |= !is_absent(values[i]);
+                            values[i] = *v;
+                        }
+                    }
+                    // Exactly one series, or no number.
+                    for (v, several) in values.iter_mut().zip(several) {
+                        if several || is_absent(*v) {
+                            *v = f64::NAN;
+                        }
+                    }
+                    ScalarColumn::Each(values)
+                }
+            })
+        }
+        .boxed()
+    }
+
+    async fn scalars(&self, plans: &[Scalar], steps: Steps) -> Result<Vec<ScalarColumn>> {
+        let mut out = Vec::with_capacity(plans.len());
+        for plan in plans {
+            out.push(self.scalar(plan, steps).await?);
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn vector<'a>(
+        &'a self,
+        plan: &'a Vector,
+        steps: Steps,
+    ) -> BoxFuture<'a, Result<ColumnStream<'a>>> {
+        async move {
+            match plan {
+                Vector::Nothing => Ok(futures::stream::empty().boxed()),
+                Vector::Select { selector, timestamps } => {
+                    let columns = self.select(selector, *timestamps, steps).await?;
+                    if *timestamps { self.drop_names(columns, plan_unique(plan)).await } else { Ok(columns) }
+                }
+                Vector::Invariant(inner) => {
+                    let columns = self.vector(inner, steps.first()).await?;
+                    if steps.count == 1 {
+                        return Ok(columns);
+                    }
+                    let repeated = move |mut column: Column| {
+                        let value = column.values.first().copied().unwrap_or(ABSENT);
+                        column.values = self.absent_column(steps)?;
+                        column.values.fill(value);
+                        Ok(column)
+                    };
+                    Ok(columns.map(move |c| c.and_then(repeated)).boxed())
+                }
+                Vector::OfScalar(scalar) => {
+                    let values = self.scalar(scalar, steps).await?;
+                    let values = (0..steps.count).map(|i| values.at(i)).collect();
+                    let column = Column { labels: Labels::empty(), drop_name: false, values };
+                    Ok(futures::stream::iter([Ok(column)]).boxed())
+                }
+                Vector::OverTime { func, arg, params, param_span } => {
+                    self.over_time(*func, arg, params, *param_span, steps).await
+                }
+                Vector::Math { func, arg, params } => {
+                    let params = self.scalars(params, steps).await?;
+                    let columns = self.vector(arg, steps).await?;
+                    let func = *func;
+                    let columns = columns
+                        .map_ok(move |mut column| {
+                            apply_math(func, &params, &mut column.values);
+                            column
+                        })
+                        .boxed();
+                    self.drop_names(columns, arg.unique_without_name()).await
+                }
+                Vector::StepTime(arg) => {
+                    let columns = self.vector(arg, steps).await?;
+                    let columns = columns
+                        .map_ok(move |mut column| {
+                            for (i, v) in
+                                column.values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v))
+                            {
+                                *v = steps.at(i) as f64 / 1000.0;
+                            }
+                            column
+                        })
+                        .boxed();
+                    self.drop_names(columns, arg.unique_without_name()).await
+                }
+                Vector::ScalarBinary { op, return_bool, vector, scalar, scalar_left } => {
+                    let scalar = self.scalar(scalar, steps).await?;
+                    let columns = self.vector(vector, steps).await?;
+                    let (op, return_bool, scalar_left) = (*op, *return_bool, *scalar_left);
+                    let columns = columns
+                        .map_ok(move |mut column| {
+                            binary::with_scalar(op, return_bool, scalar_left, &scalar, &mut column.values);
+                            column
+                        })
+                        .boxed();
+                    if op.is_comparison() && !return_bool {
+                        return Ok(columns);
+                    }
+                    self.drop_names(columns, vector.unique_without_name()).await
+                }
+                Vector::Binary { op, return_bool, left, right, matching } => {
+                    let left = hold(self.ctx, self.vector(left, steps).await?).await?;
+                    let right = hold(self.ctx, self.vector(right, steps).await?).await?;
+                    let joined = if op.is_set() {
+                        join::set(self.ctx, *op, left, right, matching)?
+                    } else {
+                        let how = join::Join {
+                            op: *op,
+                            return_bool: *return_bool,
+                            matching,
+                            delayed: self.delayed,
+                        };
+                        how.run(self.ctx, left, right, steps)?
+                    };
+                    tokio::task::yield_now().await;
+                    Ok(joined.into_stream())
+                }
+                Vector::Aggregate { op, arg, param, label, without, labels, param_span } => {
+                    let how = aggregate::Aggregation {
+                        op: *op,
+                        param: match param {
+                            Some(param) => Some(self.scalar(param, steps).await?),
+                            None => None,
+                        },
+                        label,
+                        without: *without,
+                        labels,
+                        param_span: *param_span,
+                    };
+                    self.aggregate(how, arg, steps).await
+                }
+                Vector::Absent { arg, labels } => {
+                    let columns = self.vector(arg, steps).await?;
+                    self.absent(columns, labels, steps).await
+                }
+                Vector::AbsentOverTime { arg, labels } => {
+                    let present = over_time::RangeFn::Present;
+                    let columns = self.windows(present, arg, Vec::new(), Span::default(), steps).await?;
+                    self.absent(columns, labels, steps).await
+                }
+                Vector::HistogramQuantile { quantiles, label, arg, span } => {
+                    let mut qs = Vec::with_capacity(quantiles.len());
+                    for (quantile, at) in quantiles {
+                        qs.push((self.scalar(quantile, steps).await?, *at));
+                    }
+                    let buckets = self.vector(arg, steps).await?;
+                    self.histogram_quantile(qs, label.as_deref(), buckets, *span, steps).await
+                }
+                Vector::HistogramFraction { lower, upper, arg, span } => {
+                    let (lower, upper) = (self.scalar(lower, steps).await?, self.scalar(upper, steps).await?);
+                    let buckets = self.vector(arg, steps).await?;
+                    self.histogram_fraction(lower, upper, buckets, *span, steps).await
+                }
+                Vector::LabelReplace { arg, target, replacement, source, regex } => {
+                    let columns = self.vector(arg, steps).await?;
+                    let change = labels::Replace { target, replacement, source, regex };
+                    self.relabel(columns, move |l| change.apply(l), target == "__name__").await
+                }
+                Vector::LabelJoin { arg, target, separator, sources } => {
+                    let columns = self.vector(arg, steps).await?;
+                    let change = move |l: &Labels| Some(labels::join(l, target, separator, sources));
+                    self.relabel(columns, change, target == "__name__").await
+                }
+                Vector::Sort { arg, descending, span } => {
+                    let columns = self.vector(arg, steps).await?;
+                    if !self.may_sort(*span) {
+                        return Ok(columns);
+                    }
+                    let mut held = hold(self.ctx, columns).await?;
+                    labels::sort_by_value(&mut held.columns, *descending);
+                    Ok(held.into_stream())
+                }
+                Vector::SortByLabel { arg, labels, descending, span } => {
+                    let columns = self.vector(arg, steps).await?;
+                    if !self.may_sort(*span) {
+                        return Ok(columns);
+                    }
+                    let mut held = hold(self.ctx, columns).await?;
+                    labels::sort_by_label(&mut held.columns, labels, *descending);
+                    Ok(held.into_stream())
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn may_sort(&self, span: Span) -> bool {
+        if !self.instant {
+            self.warn(
+                span,
+                "sort is ineffective for range queries since results are always ordered by labels",
+            );
+        }
+        self.instant
+    }
+
+    /// The values are no longer the metric's: its name goes. `unique` says that no two series can become equal by that.
+    pub(crate) async fn drop_names<'a>(
+        &'a self,
+        columns: ColumnStream<'a>,
+        unique: bool,
+    ) -> Result<ColumnStream<'a>> {
+        let delayed = self.delayed;
+        let dropped = columns
+            .map_ok(move |mut column| {
+                if delayed {
+                    column.drop_name = true;
+                } else {
+                    column.labels = without_name(&column.labels);
+                }
+                column
+            })
+            .boxed();
+        if unique || delayed {
+            return Ok(dropped);
+        }
+        let mut held = hold(self.ctx, dropped).await?;
+        held.columns = merge_same(held.columns)?;
+        Ok(held.into_stream())
+    }
+
+    /// Changes label sets; `change` gives `None` where a set stays as it is.
+    async fn relabel<'a>(
+        &'a self,
+        mut columns: ColumnStream<'a>,
+        change: impl Fn(&Labels) -> Option<Labels> + Send + 'a,
+        names: bool,
+    ) -> Result<ColumnStream<'a>> {
+        let mut held = Held::new(self.ctx)?;
+        while let Some(column) = columns.next().await {
+            let mut column = column?;
+            if let Some(labels) = change(&column.labels) {
+                column.labels = labels;
+                column.drop_name &= !names;
+            }
+            held.push(column)?;
+        }
+        held.columns = merge_same(held.columns)?;
+        Ok(held.into_stream())
+    }
+
+    /// 1 where no series has a value.
+    async fn absent<'a>(
+        &'a self,
+        mut columns: ColumnStream<'a>,
+        labels: &'a [(String, String)],
+        steps: Steps,
+    ) -> Result<ColumnStream<'a>> {
+        let mut values = self.absent_column(steps)?;
+        values.fill(1.0);
+        while let Some(column) = columns.next().await {
+            for (out, v) in values.iter_mut().zip(&column?.values) {
+                if !is_absent(*v) {
+                    *out = ABSENT;
+                }
+            }
+        }
+        let labels = Labels::from_pairs(labels.iter().map(|(n, v)| (n, v)));
+        let column = Column { labels, drop_name: false, values };
+        let some = (!column.is_empty()).then_some(Ok(column));
+        Ok(futures::stream::iter(some).boxed())
+    }
+}
+
+fn plan_unique(plan: &Vector) -> bool {
+    plan.unique_without_name()
+}
+
+fn apply_math(func: MathFn, params: &[ScalarColumn], values: &mut [f64]) {
+    let param = |index: usize, step: usize, default: f64| params.get(index).map_or(default, |p| p.at(step));
+    for (i, v) in values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v)) {
+        *v = match func {
+            MathFn::Plain(f) => f(*v),
+            MathFn::Clamp => {
+                let (min, max) = (param(0, i, f64::NEG_INFINITY), param(1, i, f64::INFINITY));
+                if max < min { ABSENT } else { math::max(min, math::min(max, *v)) }
+            }
+            MathFn::ClampMin => math::max(param(0, i, f64::NEG_INFINITY), *v),
+            MathFn::ClampMax => math::min(param(0, i, f64::INFINITY), *v),
+            MathFn::Round => math::round(*v, param(0, i, 1.0)),
+        };
+    }
+}
+
+/// A number as Go's `%g` writes it, for warnings.
+pub(crate) fn general_text(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || !value.is_finite() || (1e-4..1e21).contains(&magnitude) {
+        return number_text(value);
+    }
+    let text = format!("{value:e}");
+    match text.split_once('e') {
+        Some((mantissa, exponent)) => {
+            let (sign, digits) = match exponent.strip_prefix('-') {
+                Some(digits) => ('-', digits),
+                None => ('+', exponent),
+            };
+            format!("{mantissa}e{sign}{digits:0>2}")
+        }
+        None => text,
+    }
+}

@@ -1,0 +1,109 @@
+//! From an HTTP request to a question: tenant, limits, deadline, a free slot, and cancellation when the client goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode};
+use triptych_config::Limits;
+use triptych_model::{Error, Result, TenantId};
+use triptych_runtime::{QueryContext, QueryLimits};
+
+use crate::Shared;
+use crate::params::{FORM_BYTES_MAX, Params};
+
+/// A question on its way. Dropped when the client goes away, which cancels the work everywhere.
+pub struct Asked {
+    pub params: Params,
+    pub headers: HeaderMap,
+    pub ctx: QueryContext,
+    pub limits: Arc<Limits>,
+    pub shared: Arc<Shared>,
+    _cancel: CancelOnDrop,
+}
+
+/// Cancels the question on drop.
+struct CancelOnDrop(QueryContext);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The tenant of a request: from `X-Scope-OrgID` where there are several.
+pub fn tenant(headers: &HeaderMap, multitenancy: bool) -> Result<TenantId, (StatusCode, String)> {
+    if !multitenancy {
+        return Ok(TenantId::single());
+    }
+    let id = headers.get("x-scope-orgid").ok_or((StatusCode::UNAUTHORIZED, "no org id".to_owned()))?;
+    let id = id.to_str().map_err(|_| (StatusCode::BAD_REQUEST, "X-Scope-OrgID is not ASCII".to_owned()))?;
+    TenantId::new(id).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))
+}
+
+impl FromRequest<Arc<Shared>> for Asked {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let tenant = tenant(&parts.headers, shared.multitenancy).map_err(IntoResponse::into_response)?;
+        let is_form = parts.method == Method::POST
+            && parts
+                .headers
+                .get(http::header::CONTENT_TYPE)
+                .and_then(|v| v.to_str().ok())
+                .is_some_and(|v| v.starts_with("application/x-www-form-urlencoded"));
+        let form = if is_form {
+            axum::body::to_bytes(body, FORM_BYTES_MAX).await.map_err(|_| {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("form body is larger than {FORM_BYTES_MAX} bytes"))
+                    .into_response()
+            })?
+        } else {
+            Bytes::new()
+        };
+        let params = Params::parse(parts.uri.query().unwrap_or_default(), &form);
+        let limits = shared.limits.of(&tenant);
+        // A client may ask for less time than the limit, as Prometheus' `timeout` parameter does.
+        let asked = params.duration_ns("timeout").ok().flatten().filter(|ns| *ns > 0);
+        let timeout = asked.map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
+        let ctx = QueryContext::new(
+            tenant,
+            QueryLimits {
+                read_bytes_max: limits.query.read_bytes_max,
+                rows_max: limits.query.rows_max,
+                memory_bytes_max: limits.query.memory_bytes_max,
+                timeout,
+            },
+        );
+        let cancel = CancelOnDrop(ctx.clone());
+        Ok(Self { params, headers: parts.headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
+    }
+}
+
+impl Asked {
+    /// Waits for a free slot; at the deadline says how many there are.
+    pub async fn slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        match tokio::time::timeout(self.ctx.remaining(), self.shared.slots.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Error::unavailable("gateway is shutting down")),
+            Err(_) => Err(Error::unavailable("too many queries are running; try again").retry_after(Duration::from_secs(5))),
+        }
+    }
+
+    /// Refuses a range that ends before it starts, or is longer than the tenant may ask for.
+    pub fn check_range_ns(&self, start_ns: i64, end_ns: i64) -> Result<()> {
+        if end_ns < start_ns {
+            return Err(Error::invalid("end timestamp must not be before start time"));
+        }
+        let max = self.limits.query.range_max;
+        let length = Duration::from_nanos(end_ns.saturating_sub(start_ns) as u64);
+        if !max.is_zero() && length > max {
+            return Err(Error::invalid(format!(
+                "the query time range exceeds the limit (query length: {length:?}, limit: {max:?})"
+            )));
+        }
+        Ok(())
+    }
+}

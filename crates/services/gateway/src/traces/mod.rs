@@ -1,0 +1,352 @@
+//! Tempo's HTTP API (grafana.com/docs/tempo/latest/api_docs).
+
+mod answer;
+mod otlp;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::StreamExt;
+use http::{HeaderMap, StatusCode, header};
+use triptych_model::metrics::QueryValue;
+use triptych_model::traces::{TagsSelect, TraceId, TraceSearch, TracesMetricsQuery};
+use triptych_model::{Error, Result};
+use triptych_rpc::{Door, http_status};
+use triptych_runtime::{ReadReport, now_ns};
+
+use crate::Shared;
+use crate::params::duration_text_ns;
+use crate::request::Asked;
+
+const SECOND_NS: i64 = 1_000_000_000;
+/// Tempo's defaults: traces per search, spans per span set, range of a metrics query, points of one.
+const TRACES_DEFAULT: usize = 20;
+const SPANS_PER_SET_DEFAULT: usize = 3;
+const METRICS_RANGE_NS: i64 = 3600 * SECOND_NS;
+const POINTS_MAX: i64 = 11_000;
+
+pub fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/echo", get(|| async { "echo" }))
+        .route("/api/traces/{id}", get(find_v1))
+        .route("/api/v2/traces/{id}", get(find_v2))
+        .route("/api/search", get(search))
+        .route("/api/search/tags", get(tag_names_v1))
+        .route("/api/v2/search/tags", get(tag_names_v2))
+        .route("/api/search/tag/{tag}/values", get(tag_values_v1))
+        .route("/api/v2/search/tag/{tag}/values", get(tag_values_v2))
+        .route("/api/metrics/query_range", get(query_range))
+        .route("/api/metrics/query", get(query))
+        .route("/api/status/buildinfo", get(buildinfo))
+        .with_state(shared)
+}
+
+/// An error as Tempo answers it: plain text.
+pub struct Problem(Error);
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (http_status(self.0.kind, Door::Read), self.0.message.into_owned()).into_response();
+        if let Some(after) = self.0.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        }
+        response
+    }
+}
+
+type Answer = Result<Response, Problem>;
+
+fn send(value: &serde_json::Value) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+/// What a read cost, and whether it is whole.
+fn cost(report: &ReadReport) -> serde_json::Value {
+    let mut cost = serde_json::json!({
+        "inspectedBytes": report.read_bytes.to_string(),
+        "inspectedSpans": report.rows.to_string(),
+        "totalBlocks": report.blocks,
+        "completedJobs": 1,
+        "totalJobs": 1,
+    });
+    if !report.missed.is_empty() {
+        cost["missed"] = serde_json::json!(report.missed);
+    }
+    cost
+}
+
+/// 1 to 32 hex digits, zeros in front may be left out.
+fn trace_id(text: &str) -> Result<TraceId> {
+    let wrong = || Error::invalid(format!("trace id {:?} is not 1 to 32 hex digits", text.chars().take(64).collect::<String>()));
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let id = u128::from_str_radix(text, 16).map_err(|_| wrong())?;
+    Ok(id.to_be_bytes())
+}
+
+/// `start` and `end` in seconds; 0 where they are not given: everything.
+fn range(asked: &Asked) -> Result<(i64, i64)> {
+    let start = asked.params.time_ns("start")?.unwrap_or(0);
+    let end = asked.params.time_ns("end")?.unwrap_or(0);
+    if end != 0 {
+        asked.check_range_ns(start, end)?;
+    }
+    Ok((start, end))
+}
+
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    accept.contains("application/protobuf") || accept.contains("application/x-protobuf")
+}
+
+/// The combined OTLP bytes, or 404.
+async fn find(asked: &Asked, id: &str) -> Result<bytes::Bytes> {
+    let id = trace_id(id)?;
+    let (start, end) = range(asked)?;
+    let _slot = asked.slot().await?;
+    let parts = asked.shared.traces.find(&asked.ctx, &id, start, end).await?;
+    match parts.otlp.len() {
+        0 => Err(Error::not_found(format!("trace {} was not found", hex::encode(id)))),
+        // A querier has combined the parts; concatenated TracesData messages are one TracesData message.
+        _ => Ok(parts.otlp.concat().into()),
+    }
+}
+
+const PROTOBUF: &str = "application/protobuf";
+
+async fn find_v1(Path(id): Path<String>, asked: Asked) -> Answer {
+    let trace = find(&asked, &id).await?;
+    if wants_protobuf(&asked.headers) {
+        return Ok(([(header::CONTENT_TYPE, PROTOBUF)], trace).into_response());
+    }
+    Ok(send(&serde_json::json!({"batches": otlp::resource_spans(&trace)?})))
+}
+
+async fn find_v2(Path(id): Path<String>, asked: Asked) -> Answer {
+    let trace = find(&asked, &id).await?;
+    let report = asked.ctx.report();
+    let partial = !report.missed.is_empty();
+    if wants_protobuf(&asked.headers) {
+        let body = otlp::by_id_response(&trace, partial.then(|| report.missed.join("; ")));
+        return Ok(([(header::CONTENT_TYPE, PROTOBUF)], body).into_response());
+    }
+    let mut answer = serde_json::json!({
+        "trace": {"resourceSpans": otlp::resource_spans(&trace)?},
+        "metrics": cost(&report),
+    });
+    if partial {
+        answer["status"] = "PARTIAL".into();
+        answer["message"] = report.missed.join("; ").into();
+    }
+    Ok(send(&answer))
+}
+
+/// `q`, or the older `tags=key=value key=value`, `minDuration`, `maxDuration` put into TraceQL.
+fn search_query(asked: &Asked) -> Result<String> {
+    if let Some(q) = asked.params.get("q") {
+        return Ok(q.to_owned());
+    }
+    let mut conditions = Vec::new();
+    for pair in logfmt_pairs(asked.params.get("tags").unwrap_or_default())? {
+        let (name, value) = pair;
+        let quoted = format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        conditions.push(match name.as_str() {
+            "name" => format!("name = {quoted}"),
+            "status" => format!("status = {value}"),
+            _ if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) => format!(".{name} = {quoted}"),
+            _ => return Err(Error::invalid(format!("tags: {name:?} is not an attribute name"))),
+        });
+    }
+    for (parameter, op) in [("minDuration", ">="), ("maxDuration", "<=")] {
+        if let Some(text) = asked.params.get(parameter) {
+            duration_text_ns(text).ok_or_else(|| Error::invalid(format!("{parameter}: {text:?} is not a duration")))?;
+            conditions.push(format!("traceDuration {op} {text}"));
+        }
+    }
+    Ok(format!("{{ {} }}", conditions.join(" && ")))
+}
+
+/// `a=b c="d e"`.
+fn logfmt_pairs(text: &str) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let equals = rest.find('=').ok_or_else(|| Error::invalid(format!("tags: {rest:?} has no value")))?;
+        let name = rest[..equals].to_owned();
+        rest = &rest[equals + 1..];
+        let value = if let Some(quoted) = rest.strip_prefix('"') {
+            let end = quoted.find('"').ok_or_else(|| Error::invalid("tags: a quote is not closed"))?;
+            rest = &quoted[end + 1..];
+            quoted[..end].to_owned()
+        } else {
+            let end = rest.find(' ').unwrap_or(rest.len());
+            let value = rest[..end].to_owned();
+            rest = &rest[end..];
+            value
+        };
+        pairs.push((name, value));
+        rest = rest.trim_start();
+    }
+    Ok(pairs)
+}
+
+async fn search(asked: Asked) -> Answer {
+    let (start_ns, end_ns) = range(&asked)?;
+    let limit = asked.params.limit("limit", TRACES_DEFAULT)?;
+    let max = asked.limits.query.traces_max;
+    if max > 0 && limit > max {
+        return Err(Error::invalid(format!("limit {limit} exceeds the most traces a search may return ({max})")).into());
+    }
+    let search = TraceSearch {
+        query: search_query(&asked)?,
+        start_ns,
+        end_ns,
+        limit,
+        spans_per_set: asked.params.limit("spss", SPANS_PER_SET_DEFAULT)?,
+    };
+    let _slot = asked.slot().await?;
+    let mut found = Vec::new();
+    let mut matches = asked.shared.traces.search(&asked.ctx, &search).await?;
+    while let Some(one) = matches.next().await {
+        found.push(one?);
+        if limit > 0 && found.len() >= limit {
+            break;
+        }
+    }
+    drop(matches);
+    let traces: Vec<_> = found.iter().map(answer::trace).collect();
+    Ok(send(&serde_json::json!({"traces": traces, "metrics": cost(&asked.ctx.report())})))
+}
+
+fn tags_select(asked: &Asked, name: &str) -> Result<TagsSelect> {
+    let (start_ns, end_ns) = range(asked)?;
+    Ok(TagsSelect {
+        scope: asked.params.get("scope").unwrap_or_default().to_owned(),
+        name: name.to_owned(),
+        query: asked.params.get("q").unwrap_or_default().to_owned(),
+        start_ns,
+        end_ns,
+        limit: asked.params.limit("limit", 0)?,
+    })
+}
+
+async fn tag_names_v1(asked: Asked) -> Answer {
+    let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
+    let mut names: Vec<String> = scopes.into_iter().flat_map(|s| s.tags).collect();
+    names.sort();
+    names.dedup();
+    Ok(send(&serde_json::json!({"tagNames": names, "metrics": cost(&asked.ctx.report())})))
+}
+
+async fn tag_names_v2(asked: Asked) -> Answer {
+    let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
+    let scopes: Vec<_> = scopes.iter().map(|s| serde_json::json!({"name": s.scope, "tags": s.tags})).collect();
+    Ok(send(&serde_json::json!({"scopes": scopes, "metrics": cost(&asked.ctx.report())})))
+}
+
+async fn tag_values_v1(Path(tag): Path<String>, asked: Asked) -> Answer {
+    // The old API names attributes without their scope.
+    let name = if tag.contains(':') || INTRINSICS.contains(&tag.as_str()) { tag } else { format!(".{tag}") };
+    let values = asked.shared.traces.tag_values(&asked.ctx, &tags_select(&asked, &name)?).await?;
+    let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.sort();
+    values.dedup();
+    Ok(send(&serde_json::json!({"tagValues": values, "metrics": cost(&asked.ctx.report())})))
+}
+
+/// Names that are not attributes in the old API.
+const INTRINSICS: [&str; 6] = ["name", "status", "kind", "rootName", "rootServiceName", "statusMessage"];
+
+async fn tag_values_v2(Path(tag): Path<String>, asked: Asked) -> Answer {
+    let values = asked.shared.traces.tag_values(&asked.ctx, &tags_select(&asked, &tag)?).await?;
+    let values: Vec<_> =
+        values.iter().map(|v| serde_json::json!({"type": v.type_name(), "value": v.to_string()})).collect();
+    Ok(send(&serde_json::json!({"tagValues": values, "metrics": cost(&asked.ctx.report())})))
+}
+
+/// The range of a metrics query: `start`, `end`, or `since` before now.
+fn metrics_range(asked: &Asked) -> Result<(i64, i64)> {
+    let end = asked.params.time_ns("end")?.unwrap_or_else(now_ns);
+    let since = asked.params.duration_ns("since")?.unwrap_or(METRICS_RANGE_NS);
+    let start = asked.params.time_ns("start")?.unwrap_or(end.saturating_sub(since));
+    asked.check_range_ns(start, end)?;
+    Ok((start, end))
+}
+
+fn query_text(asked: &Asked) -> Result<String> {
+    Ok(asked.params.get("q").map_or_else(|| asked.params.required("query"), Ok)?.to_owned())
+}
+
+async fn query_range(asked: Asked) -> Answer {
+    let (start_ns, end_ns) = metrics_range(&asked)?;
+    // As many points as Grafana draws, and at least a second each.
+    let default = ((end_ns - start_ns) / 240 / SECOND_NS).max(1) * SECOND_NS;
+    let step_ns = asked.params.duration_ns("step")?.unwrap_or(default);
+    if step_ns <= 0 || (end_ns - start_ns) / step_ns > POINTS_MAX {
+        return Err(Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")).into());
+    }
+    let question = TracesMetricsQuery { query: query_text(&asked)?, start_ns, end_ns, step_ns };
+    let _slot = asked.slot().await?;
+    match asked.shared.query.traces(&asked.ctx, &question).await? {
+        QueryValue::Matrix(series) | QueryValue::Vector(series) => {
+            let series: Vec<_> = series.iter().map(answer::range_series).collect();
+            Ok(send(&serde_json::json!({"series": series, "metrics": cost(&asked.ctx.report())})))
+        }
+        _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
+    }
+}
+
+async fn query(asked: Asked) -> Answer {
+    let (start_ns, end_ns) = metrics_range(&asked)?;
+    let question = TracesMetricsQuery { query: query_text(&asked)?, start_ns, end_ns, step_ns: 0 };
+    let _slot = asked.slot().await?;
+    match asked.shared.query.traces(&asked.ctx, &question).await? {
+        QueryValue::Matrix(series) | QueryValue::Vector(series) => {
+            let series: Vec<_> = series.iter().filter_map(answer::instant_series).collect();
+            Ok(send(&serde_json::json!({"series": series, "metrics": cost(&asked.ctx.report())})))
+        }
+        _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
+    }
+}
+
+/// Grafana reads the version to decide which API features there are.
+async fn buildinfo() -> Response {
+    send(&serde_json::json!({
+        "version": "2.9.0",
+        "revision": concat!("triptych-", env!("CARGO_PKG_VERSION")),
+        "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_ids() {
+        assert_eq!(trace_id("1").unwrap()[15], 1);
+        assert_eq!(trace_id("0102030405060708090a0b0c0d0e0f10").unwrap()[0], 1);
+        for wrong in ["", "xyz", "+1", "-1", &"a".repeat(33), "..", "%2e"] {
+            assert!(trace_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn old_tags() {
+        assert_eq!(
+            logfmt_pairs("a=b  c=\"d e\"").unwrap(),
+            [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d e".to_owned())]
+        );
+        assert!(logfmt_pairs("a").is_err() && logfmt_pairs("a=\"b").is_err());
+    }
+}

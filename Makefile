@@ -1,0 +1,40 @@
+# `make run` starts Triptych on this machine; `make test` passes all tests. Needed: a Rust toolchain (1.95 or later), a C compiler, git.
+# Node.js 20 or later is used for the page at / where it is there.
+
+.DEFAULT_GOAL := run
+ARGS ?=
+
+.PHONY: run build ui test check fmt bench docs clean
+
+run: build ## build what is needed and start every role in one process
+	cargo run --release --locked --bin triptych -- all $(ARGS)
+
+build: ui
+	cargo build --release --locked --bin triptych
+
+ui: ## the page, where Node.js is there
+	@if command -v npm >/dev/null 2>&1; then \
+	  cd ui && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npm run --silent build; \
+	else echo "Node.js was not found: the page at / will be a plain one"; fi
+
+test: ui ## all tests
+	cargo test --locked --workspace
+
+check: ## format, lints, rooms, licences, references
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo run --locked -q -p triptych-xtask -- check
+
+fmt:
+	cargo fmt --all
+
+bench: build ## ingest and query load against a running `all`; see docs/performance.md
+	cargo run --release --locked -p triptych-e2e --bin bench -- $(ARGS)
+
+docs: ## references that are made from the code
+	cargo run -q -p triptych-xtask -- graph
+	cargo run -q --bin triptych -- config docs > docs/configuration.md
+
+clean:
+	cargo clean
+	rm -rf ui/dist ui/node_modules data

@@ -1,0 +1,65 @@
+//! Plugs logs in.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use triptych_blob::Bucket;
+use triptych_logs::{BucketStore, BucketStoreConfig};
+use triptych_model::logs::{
+    DetectedField, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect, Volume,
+};
+use triptych_model::{Labels, Result, Signal};
+use triptych_rpc::LogsStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+
+use crate::{BucketDoor, Config};
+
+pub struct Door(BucketStore);
+
+impl Door {
+    pub fn new(config: &Config, bucket: Bucket) -> Self {
+        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
+        Self(BucketStore::new(bucket, config))
+    }
+}
+
+impl BucketDoor for Door {
+    const SIGNAL: Signal = Signal::Logs;
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.0.sync().await.map(drop) })
+    }
+}
+
+#[async_trait]
+impl LogsStore for Door {
+    async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+        self.0.entries(ctx, select).await
+    }
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+        self.0.samples(ctx, select).await
+    }
+    async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
+        self.0.label_names(ctx, select).await
+    }
+    async fn label_values(&self, ctx: &QueryContext, name: &str, select: &StreamsSelect) -> Result<Vec<String>> {
+        self.0.label_values(ctx, name, select).await
+    }
+    async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
+        self.0.series(ctx, select).await
+    }
+    async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
+        self.0.stats(ctx, select).await
+    }
+    async fn volume(&self, ctx: &QueryContext, select: &StreamsSelect, labels: &[String]) -> Result<Vec<Volume>> {
+        self.0.volume(ctx, select, labels).await
+    }
+    async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
+        self.0.detected_fields(ctx, select).await
+    }
+    /// What is in the bucket does not grow at its end: nothing to follow.
+    async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
+        Ok(futures::stream::empty().boxed())
+    }
+}

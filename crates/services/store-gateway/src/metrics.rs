@@ -1,0 +1,57 @@
+//! Plugs metrics in.
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use triptych_blob::Bucket;
+use triptych_metrics::{BucketStore, BucketStoreConfig};
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
+};
+use triptych_model::{Labels, Result, Signal};
+use triptych_rpc::MetricsStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+
+use crate::{BucketDoor, Config};
+
+pub struct Door(BucketStore);
+
+impl Door {
+    pub fn new(config: &Config, bucket: Bucket) -> Self {
+        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
+        Self(BucketStore::new(bucket, config))
+    }
+}
+
+impl BucketDoor for Door {
+    const SIGNAL: Signal = Signal::Metrics;
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.0.sync().await.map(drop) })
+    }
+}
+
+#[async_trait]
+impl MetricsStore for Door {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        self.0.select(ctx, select).await
+    }
+    async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
+        self.0.label_names(ctx, select).await
+    }
+    async fn label_values(&self, ctx: &QueryContext, name: &str, select: &LabelsSelect) -> Result<Vec<String>> {
+        self.0.label_values(ctx, name, select).await
+    }
+    async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
+        self.0.series(ctx, select).await
+    }
+    async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
+        self.0.metadata(ctx, metric, limit).await
+    }
+    async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        self.0.exemplars(ctx, select).await
+    }
+    async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
+        self.0.cardinality(ctx, limit).await
+    }
+}

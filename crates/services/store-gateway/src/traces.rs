@@ -1,0 +1,51 @@
+//! Plugs traces in.
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use triptych_blob::Bucket;
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+};
+use triptych_model::{Result, Signal};
+use triptych_rpc::TracesStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+use triptych_traces::{BucketStore, BucketStoreConfig};
+
+use crate::{BucketDoor, Config};
+
+pub struct Door(BucketStore);
+
+impl Door {
+    pub fn new(config: &Config, bucket: Bucket) -> Self {
+        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
+        Self(BucketStore::new(bucket, config))
+    }
+}
+
+impl BucketDoor for Door {
+    const SIGNAL: Signal = Signal::Traces;
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.0.sync().await.map(drop) })
+    }
+}
+
+#[async_trait]
+impl TracesStore for Door {
+    async fn find(&self, ctx: &QueryContext, trace_id: &TraceId, start_ns: i64, end_ns: i64) -> Result<TraceParts> {
+        self.0.find(ctx, trace_id, start_ns, end_ns).await
+    }
+    async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        self.0.search(ctx, search).await
+    }
+    async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
+        self.0.samples(ctx, select).await
+    }
+    async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        self.0.tag_names(ctx, select).await
+    }
+    async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        self.0.tag_values(ctx, select).await
+    }
+}

@@ -36,6 +36,8 @@ pub mod functions;
 pub mod lexer;
 pub mod parser;
 pub mod plan;
+#[cfg(feature = "promqltest")]
+pub mod promqltest;
 pub mod source;
 
 pub use ast::Expr;

@@ -132,11 +132,8 @@ impl Join<'_> {
         // For group_right the right side is the one with many series.
         let swapped = self.matching.grouping == Grouping::Right;
         let (many, one) = if swapped { (&right, &left) } else { (&left, &right) };
-        let (fill_one, fill_many) = if swapped {
-            (self.matching.fill_left, self.matching.fill_right)
-        } else {
-            (self.matching.fill_right, self.matching.fill_left)
-        };
+        // Not swapped with the sides: in Prometheus `fill_right` stands in for the side of one also with group_right.
+        let (fill_one, fill_many) = (self.matching.fill_right, self.matching.fill_left);
         let mut out = Held::new(ctx)?;
         let mut any_many: Option<Vec<bool>> = None;
         for (signature, group) in groups(&many.columns, &one.columns, self.matching) {

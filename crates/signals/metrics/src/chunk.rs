@@ -2,7 +2,7 @@
 //! `tsdb/docs/format/chunks.md`).
 //!
 //! ```text
-//! chunk    = number of samples u16 BE | bit stream, filled up with zero bits
+//! chunk    = number of samples u16 BE | bit stream, filled up with zero bits (a whole spare byte in places)
 //! sample 0 = t varint (zigzag) | v 64 bits
 //! sample 1 = t - t0 uvarint    | xor(v)
 //! sample n = dod               | xor(v)
@@ -34,7 +34,7 @@ pub struct XorAppender {
     value: u64,
     delta: u64,
     samples: u16,
-    /// Bits still free in the last byte.
+    /// Bits still free in the last byte; 8 after whole bytes were put at a byte's border, see `put`.
     free: u8,
     leading: u8,
     trailing: u8,
@@ -148,10 +148,12 @@ impl XorAppender {
         }
     }
 
-    /// Writes the lowest `count` bits, the highest of them first.
+    /// Writes the lowest `count` bits, the highest of them first. As in Prometheus, whole bytes at a byte's border are followed
+    /// by a spare empty byte, which the next bits use.
     #[inline]
     fn put(&mut self, value: u64, mut count: u32) {
         let mut value = value << (64 - count); // count is 1..=64
+        let spare = count.is_multiple_of(8) && matches!(self.free, 0 | 8);
         if self.free > 0 {
             let free = u32::from(self.free);
             if let Some(last) = self.bytes.last_mut() {
@@ -167,6 +169,10 @@ impl XorAppender {
         let whole = count.div_ceil(8) as usize;
         self.bytes.extend_from_slice(&value.to_be_bytes()[..whole]);
         self.free = (whole as u32 * 8 - count) as u8;
+        if spare {
+            self.bytes.push(0);
+            self.free = 8;
+        }
     }
 
     fn put_uvarint(&mut self, mut value: u64) {

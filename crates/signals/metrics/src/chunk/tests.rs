@@ -28,7 +28,7 @@ fn prometheus_bytes() {
         ],
         "0004 8080 f4f6 905d 3ff0 0000 0000 0000 9875 3115 ffc0 3de2 2fff 80",
     );
-    check(&[(1_600_000_000_000, 3.0)], "0001 8080 f4f6 905d 4008 0000 0000 0000");
+    check(&[(1_600_000_000_000, 3.0)], "0001 8080 f4f6 905d 4008 0000 0000 0000 00");
 }
 
 /// Both ends of every range of the delta of deltas survive.

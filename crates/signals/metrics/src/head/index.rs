@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use parking_lot::RwLock;
 use triptych_model::{Labels, Matcher};
+
+use crate::postings::{retain, union};
 
 /// Where a series is: shard in the lowest bits, position in the shard above.
 pub(crate) type Location = u32;
@@ -89,13 +91,6 @@ impl Index {
     pub fn values_by_name(&self) -> Vec<(String, u64)> {
         self.names.iter().map(|(n, v)| (n.to_string(), v.len() as u64)).collect()
     }
-
-    /// Every string, for a block's symbol table.
-    pub fn symbols(&self) -> Vec<Arc<str>> {
-        let values = self.names.values().flat_map(|v| v.keys());
-        let all: HashSet<Arc<str>> = self.names.keys().chain(values).cloned().collect();
-        all.into_iter().collect()
-    }
 }
 
 /// What one matcher asks of the index: the union of these values' ids, to keep or to take away.
@@ -147,48 +142,4 @@ pub(crate) fn resolve(index: &RwLock<Index>, matchers: &[Matcher]) -> Vec<Series
         retain(&mut ids, &union(&lists(step)), false);
     }
     ids
-}
-
-/// Ascending union. A series has one value per name, so nothing occurs twice.
-fn union(lists: &[&[SeriesId]]) -> Vec<SeriesId> {
-    let mut all = lists.concat();
-    if lists.len() > 1 {
-        // The stable sort finds the runs and merges them.
-        all.sort();
-    }
-    all
-}
-
-/// Keeps those that are (`present`) or are not in `other`; both ascend. Gallops through the longer list.
-fn retain(ids: &mut Vec<SeriesId>, mut other: &[SeriesId], present: bool) {
-    ids.retain(|id| {
-        let mut step = 1;
-        while step < other.len() && other[step] < *id {
-            step *= 2;
-        }
-        let window = &other[..other.len().min(step + 1)];
-        let at = window.partition_point(|o| o < id);
-        other = &other[at..];
-        (other.first() == Some(id)) == present
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    proptest! {
-        #[test]
-        fn retain_is_set_logic(a in proptest::collection::btree_set(0u32..500, 0..100), b in proptest::collection::btree_set(0u32..500, 0..300)) {
-            let other: Vec<u32> = b.iter().copied().collect();
-            let mut both: Vec<u32> = a.iter().copied().collect();
-            retain(&mut both, &other, true);
-            prop_assert_eq!(both.into_iter().collect::<BTreeSet<_>>(), a.intersection(&b).copied().collect::<BTreeSet<_>>());
-            let mut only: Vec<u32> = a.iter().copied().collect();
-            retain(&mut only, &other, false);
-            prop_assert_eq!(only.into_iter().collect::<BTreeSet<_>>(), a.difference(&b).copied().collect::<BTreeSet<_>>());
-        }
-    }
 }

@@ -1,0 +1,111 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use triptych_promql::SampleIter;
+
+use super::*;
+
+fn labels(i: u8) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])
+}
+
+fn chunk_of(samples: &[Sample]) -> EncodedChunk {
+    EncodedChunk {
+        start_ms: samples[0].t_ms,
+        end_ms: samples[samples.len() - 1].t_ms,
+        encoding: ChunkEncoding::Xor,
+        data: chunk::encode(samples).into(),
+    }
+}
+
+fn drain(mut samples: Box<dyn SampleIter>) -> Vec<Sample> {
+    let mut out = Vec::new();
+    while samples.next_run(&mut out).unwrap() {}
+    out
+}
+
+type Source = BTreeMap<u8, Vec<EncodedChunk>>;
+
+fn stream_of(source: Source) -> ChunkStream {
+    let mut series: Vec<SeriesChunks> =
+        source.into_iter().map(|(i, chunks)| SeriesChunks { labels: labels(i), chunks }).collect();
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    stream::iter(series.into_iter().map(Ok)).boxed()
+}
+
+/// Sorted samples cut into chunks, which may overlap those of other calls.
+fn chunks() -> impl Strategy<Value = Vec<EncodedChunk>> {
+    (proptest::collection::btree_map(0i64..300, 0u8..3, 1..60), 1usize..20).prop_map(|(samples, size)| {
+        let samples: Vec<Sample> =
+            samples.into_iter().map(|(t, v)| Sample { t_ms: t * 1000, value: f64::from(v) }).collect();
+        samples.chunks(size).map(chunk_of).collect()
+    })
+}
+
+fn model(chunks: &[EncodedChunk]) -> Vec<Sample> {
+    let mut all: BTreeMap<i64, Sample> = BTreeMap::new();
+    for chunk in chunks {
+        let mut samples = Vec::new();
+        chunk::decode_chunk(chunk, &mut samples).unwrap();
+        for s in samples {
+            all.entry(s.t_ms).and_modify(|k| *k = prefer(*k, s)).or_insert(s);
+        }
+    }
+    all.into_values().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn merge_is_the_union(sources in proptest::collection::vec(proptest::collection::btree_map(0u8..12, chunks(), 0..6), 0..5)) {
+        let mut all: BTreeMap<Labels, Vec<EncodedChunk>> = BTreeMap::new();
+        for source in &sources {
+            for (i, chunks) in source {
+                all.entry(labels(*i)).or_default().extend(chunks.clone());
+            }
+        }
+        let merged = merge(sources.into_iter().map(stream_of).collect());
+        let got: Vec<(Labels, Vec<Sample>)> = futures::executor::block_on(
+            merged.map(|s| s.unwrap()).map(|s| (s.labels, drain(s.samples))).collect(),
+        );
+        let expected: Vec<(Labels, Vec<Sample>)> = all.into_iter().map(|(l, c)| (l, model(&c))).collect();
+        prop_assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn tidy_chunks_hold_the_same(parts in proptest::collection::vec(chunks(), 1..5)) {
+        let all: Vec<EncodedChunk> = parts.concat();
+        let expected = model(&all);
+        let tidy = tidy_chunks(all).unwrap();
+        prop_assert!(tidy.windows(2).all(|w| w[0].end_ms < w[1].start_ms));
+        prop_assert!(tidy.iter().all(|c| chunk::samples_in(&c.data) <= 120));
+        prop_assert_eq!(model(&tidy), expected);
+    }
+}
+
+#[test]
+fn a_value_beats_staleness_whatever_the_order() {
+    let stale = Sample { t_ms: 1, value: f64::from_bits(triptych_model::metrics::STALE_NAN_BITS) };
+    let value = Sample { t_ms: 1, value: -1.0 };
+    assert_eq!(prefer(stale, value), value);
+    assert_eq!(prefer(value, stale), value);
+    let larger = Sample { t_ms: 1, value: 2.0 };
+    assert_eq!(prefer(larger, value), prefer(value, larger));
+}
+
+#[test]
+fn errors_end_the_stream() {
+    let good = stream_of(BTreeMap::from([(1, vec![chunk_of(&[Sample { t_ms: 1, value: 1.0 }])])]));
+    let bad = stream::iter([Err(triptych_model::Error::unavailable("gone"))]).boxed();
+    let mut merged = merge_chunks(vec![good, bad]);
+    assert!(futures::executor::block_on(merged.next()).unwrap().is_err());
+    assert!(futures::executor::block_on(merged.next()).is_none());
+
+    let torn =
+        EncodedChunk { start_ms: 0, end_ms: 9, encoding: ChunkEncoding::Xor, data: vec![0, 9, 1].into() };
+    let histogram = EncodedChunk { encoding: ChunkEncoding::Histogram, ..torn.clone() };
+    for chunk in [torn, histogram] {
+        assert!(ChunkSamples::new(vec![chunk]).next_run(&mut Vec::new()).is_err());
+    }
+}

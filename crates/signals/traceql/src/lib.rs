@@ -9,18 +9,39 @@
 //! | [`parser`], [`ast`] | text to a checked tree; `Display` writes it back |
 //! | [`source`], [`plan`] | what a store is asked for ([`FetchSpans`]) and answers |
 //! | [`value`] | how values compare; [`Test`], a condition ready to be asked |
+//! | `eval`, [`search`](mod@search) | a pipeline run on one trace; [`search()`](search::search), [`samples`] over a source |
+//! | [`merge`] | matches and samples of several sources |
+//! | [`metrics`] | [`leaves`], [`evaluate`]: samples to series |
+//!
+//! Memory: one trace at a time, as the source hands it over; the series of a metrics query, reserved from the query's budget.
+//!
+//! Known holes: `parent.` attributes and `compare()` are refused with an error that says so; comparisons between two pipelines
+//! (`({} | count()) > ({} | count())`) too. A trace whose parts lie in several sources is evaluated part by part, so an operator
+//! that relates spans of different sources does not see them together.
 
 pub mod ast;
 mod display;
+mod eval;
 mod lexer;
+pub mod merge;
+pub mod metrics;
 pub mod parser;
 pub mod plan;
+pub mod search;
 pub mod source;
 pub mod value;
 
 pub use ast::Query;
 pub use lexer::QUERY_BYTES_MAX;
+pub use merge::{MatchMerge, merge_matches, merge_samples};
+pub use metrics::{evaluate, leaves};
 pub use parser::{parse, parse_attribute};
 pub use plan::filter_conditions;
+pub use search::{samples, search};
 pub use source::{FetchSpans, SpanSource, TraceSpans};
 pub use value::Test;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Answers of several sources to one question, made into one answer. Copies (replicas; head and bucket) are known by trace id
+//! and span id.
+
+use futures::future::join_all;
+use futures::stream::{self, BoxStream, StreamExt};
+use hashbrown::{HashMap, HashSet};
+use triptych_model::Result;
+use triptych_model::traces::{SpanId, SpanSet, TraceId, TraceMatch, TraceSamples, Value};
+
+use crate::search::{SPANS_PER_SET_DEFAULT, TRACES_DEFAULT};
+
+/// Collects matches of several sources. Holds at most what was added; a source gives no more than the limit.
+#[derive(Debug)]
+pub struct MatchMerge {
+    spans_per_set: usize,
+    found: HashMap<TraceId, TraceMatch>,
+}
+
+impl MatchMerge {
+    /// `spans_per_set` 0: Tempo's default.
+    pub fn new(spans_per_set: usize) -> Self {
+        let spans_per_set = if spans_per_set == 0 { SPANS_PER_SET_DEFAULT } else { spans_per_set };
+        Self { spans_per_set, found: HashMap::new() }
+    }
+
+    /// Traces so far.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    pub fn add(&mut self, new: TraceMatch) {
+        match self.found.entry(new.trace_id) {
+            hashbrown::hash_map::Entry::Occupied(mut old) => combine(old.get_mut(), new, self.spans_per_set),
+            hashbrown::hash_map::Entry::Vacant(free) => {
+                free.insert(new);
+            }
+        }
+    }
+
+    /// Newest first, at most `limit` (0: Tempo's default).
+    pub fn finish(self, limit: usize) -> Vec<TraceMatch> {
+        let mut all: Vec<TraceMatch> = self.found.into_values().collect();
+        all.sort_by(|a, b| b.start_ns.cmp(&a.start_ns).then_with(|| a.trace_id.cmp(&b.trace_id)));
+        all.truncate(if limit == 0 { TRACES_DEFAULT } else { limit });
+        all
+    }
+}
+
+/// See [`MatchMerge`].
+pub fn merge_matches(
+    matches: impl IntoIterator<Item = TraceMatch>,
+    limit: usize,
+    spans_per_set: usize,
+) -> Vec<TraceMatch> {
+    let mut merge = MatchMerge::new(spans_per_set);
+    matches.into_iter().for_each(|m| merge.add(m));
+    merge.finish(limit)
+}
+
+fn combine(old: &mut TraceMatch, new: TraceMatch, spans_per_set: usize) {
+    if old.root_service.is_empty() {
+        old.root_service = new.root_service;
+    }
+    if old.root_name.is_empty() {
+        old.root_name = new.root_name;
+    }
+    let end = |start: i64, duration: i64| start.saturating_add(duration);
+    let end_ns = end(old.start_ns, old.duration_ns).max(end(new.start_ns, new.duration_ns));
+    old.start_ns = old.start_ns.min(new.start_ns);
+    old.duration_ns = end_ns.saturating_sub(old.start_ns);
+    // Copies or different parts? The larger figure is right for copies and never too large.
+    for (name, spans, errors) in new.services {
+        match old.services.iter_mut().find(|(n, ..)| *n == name) {
+            Some(known) => {
+                known.1 = known.1.max(spans);
+                known.2 = known.2.max(errors);
+            }
+            None => old.services.push((name, spans, errors)),
+        }
+    }
+    for set in new.span_sets {
+        match old.span_sets.iter_mut().find(|s| group(s) == group(&set)) {
+            Some(known) => combine_sets(known, set, spans_per_set),
+            None => old.span_sets.push(set),
+        }
+    }
+}
+
+/// What tells the sets of a trace apart: their `by(..)` keys.
+fn group(set: &SpanSet) -> Vec<&(String, Value)> {
+    set.attributes.iter().filter(|(name, _)| name.starts_with("by(")).collect()
+}
+
+/// Spans by id. The count is exact where either side kept all its spans; where both were cut, sets that share a span count as
+/// copies of one and sets that share none as parts. Aggregates are those of the larger part: a leaf sees only what it holds.
+fn combine_sets(old: &mut SpanSet, new: SpanSet, spans_per_set: usize) {
+    let ids: HashSet<SpanId> = old.spans.iter().map(|s| s.span_id).collect();
+    let shared = new.spans.iter().filter(|s| ids.contains(&s.span_id)).count() as u32;
+    let whole = |set: &SpanSet| set.matched as usize <= set.spans.len();
+    let matched = if whole(old) && whole(&new) {
+        old.matched + new.matched - shared.min(new.matched)
+    } else if shared > 0 {
+        old.matched.max(new.matched)
+    } else {
+        old.matched.saturating_add(new.matched)
+    };
+    if new.matched > old.matched {
+        old.attributes = new.attributes;
+    }
+    old.matched = matched;
+    old.spans.extend(new.spans.into_iter().filter(|s| !ids.contains(&s.span_id)));
+    old.spans.sort_by_key(|s| (s.start_ns, s.span_id));
+    old.spans.truncate(spans_per_set);
+}
+
+/// Streams in ascending order of trace id become one. Of a span that several streams have, the first stream's sample counts.
+/// Ends with the first error.
+pub fn merge_samples(
+    streams: Vec<BoxStream<'static, Result<TraceSamples>>>,
+) -> BoxStream<'static, Result<TraceSamples>> {
+    struct Source {
+        stream: BoxStream<'static, Result<TraceSamples>>,
+        head: Option<TraceSamples>,
+        done: bool,
+    }
+    let sources: Vec<Source> =
+        streams.into_iter().map(|stream| Source { stream, head: None, done: false }).collect();
+    stream::unfold(Some(sources), async |sources| {
+        let mut sources = sources?;
+        let missing = sources.iter_mut().filter(|s| s.head.is_none() && !s.done);
+        let fetched = join_all(missing.map(async |source| {
+            match source.stream.next().await {
+                Some(Ok(head)) => source.head = Some(head),
+                Some(Err(e)) => return Err(e),
+                None => source.done = true,
+            }
+            Ok(())
+        }))
+        .await;
+        if let Some(e) = fetched.into_iter().find_map(Result::err) {
+            return Some((Err(e), None));
+        }
+        let trace_id = sources.iter().filter_map(|s| s.head.as_ref()).map(|h| h.trace_id).min()?;
+        let mut merged: Option<TraceSamples> = None;
+        for source in &mut sources {
+            let Some(head) = source.head.take_if(|h| h.trace_id == trace_id) else { continue };
+            match &mut merged {
+                None => merged = Some(head),
+                Some(merged) => {
+                    let known: HashSet<SpanId> = merged.samples.iter().map(|s| s.span_id).collect();
+                    merged.samples.extend(head.samples.into_iter().filter(|s| !known.contains(&s.span_id)));
+                }
+            }
+        }
+        merged.map(|m| (Ok(m), Some(sources)))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests;

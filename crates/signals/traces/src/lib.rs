@@ -1,5 +1,6 @@
 //! The traces store.
 
+pub mod block;
 pub mod head;
 pub mod merge;
 pub mod otlp;

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use hashbrown::{HashMap, HashSet};
 use triptych_model::Result;
-use triptych_model::traces::{SpanId, TraceId, TraceMatch, TraceSamples};
+use triptych_model::traces::{SpanId, TraceId};
 use triptych_traceql::TraceSpans;
 
 use crate::otlp::{self, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Trace};
@@ -166,16 +166,6 @@ impl Keyed for TraceSpans {
     }
 }
 
-impl Keyed for TraceSamples {
-    fn key(&self) -> TraceId {
-        self.trace_id
-    }
-    fn absorb(&mut self, other: Self) {
-        let seen: HashSet<(SpanId, i64)> = self.samples.iter().map(|s| (s.span_id, s.ts_ns)).collect();
-        self.samples.extend(other.samples.into_iter().filter(|s| !seen.contains(&(s.span_id, s.ts_ns))));
-    }
-}
-
 /// Merges streams in ascending order of trace id. Ends with the first error.
 fn merge_keyed<T: Keyed>(streams: Vec<BoxStream<'static, Result<T>>>) -> BoxStream<'static, Result<T>> {
     async_stream::try_stream! {
@@ -218,52 +208,6 @@ fn merge_keyed<T: Keyed>(streams: Vec<BoxStream<'static, Result<T>>>) -> BoxStre
 /// Merges what several sources fetched: each trace once, each span once.
 pub fn spans(streams: Vec<BoxStream<'static, Result<TraceSpans>>>) -> BoxStream<'static, Result<TraceSpans>> {
     merge_keyed(streams)
-}
-
-/// Merges the samples of several sources: copies of a span count once.
-pub fn samples(
-    streams: Vec<BoxStream<'static, Result<TraceSamples>>>,
-) -> BoxStream<'static, Result<TraceSamples>> {
-    merge_keyed(streams)
-}
-
-/// Adds what another source found of the same trace. At most `spans_per_set` spans are kept in a set (0: all).
-pub fn absorb_match(into: &mut TraceMatch, other: TraceMatch, spans_per_set: usize) {
-    let end = (into.start_ns + into.duration_ns).max(other.start_ns + other.duration_ns);
-    into.start_ns = match (into.start_ns, other.start_ns) {
-        (0, start) | (start, 0) => start,
-        (a, b) => a.min(b),
-    };
-    into.duration_ns = end - into.start_ns;
-    if into.root_name.is_empty() && into.root_service.is_empty() {
-        into.root_name = other.root_name;
-        into.root_service = other.root_service;
-    }
-    for (service, spans, errors) in other.services {
-        match into.services.iter_mut().find(|(s, ..)| *s == service) {
-            Some(own) => *own = (service, own.1.max(spans), own.2.max(errors)),
-            None => into.services.push((service, spans, errors)),
-        }
-    }
-    into.services.sort();
-    for set in other.span_sets {
-        let Some(own) = into.span_sets.iter_mut().find(|s| s.attributes == set.attributes) else {
-            into.span_sets.push(set);
-            continue;
-        };
-        let before = own.spans.len();
-        let seen: HashSet<SpanId> = own.spans.iter().map(|s| s.span_id).collect();
-        let had = set.spans.len();
-        own.spans.extend(set.spans.into_iter().filter(|s| !seen.contains(&s.span_id)));
-        let copies = had - (own.spans.len() - before);
-        // Which of the spans that were not kept are copies is not known: the larger count, or what is surely there.
-        let sure = own.spans.len() as u32;
-        own.matched = if copies == 0 { own.matched + set.matched } else { own.matched.max(set.matched).max(sure) };
-        own.spans.sort_by_key(|s| (s.start_ns, s.span_id));
-        if spans_per_set != 0 {
-            own.spans.truncate(spans_per_set);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -332,12 +332,10 @@ impl Test {
         Ok(Self { attribute: condition.attribute.clone(), op: condition.test.clone(), regex })
     }
 
-    /// Negative tests and comparisons with nil may hold for spans that lack the attribute: the store does not decide them.
+    /// Comparisons with nil may hold for spans that lack the attribute: the store does not decide them. Everything else, `!=`
+    /// included, fails on a span without the attribute.
     pub fn passes_missing(&self) -> bool {
-        matches!(
-            &self.op,
-            Some((CompareOp::NotEqual | CompareOp::NotRegex, _)) | Some((_, Value::Nil))
-        )
+        matches!(&self.op, Some((_, Value::Nil)))
     }
 
     pub fn passes_value(&self, value: ValueRef<'_>) -> bool {

@@ -80,7 +80,9 @@ impl Config {
     pub fn build(self, deps: Deps) -> Gateway {
         let Deps { metrics, logs, traces, query, limits, multitenancy, targets } = deps;
         let slots = tokio::sync::Semaphore::new(self.concurrent_queries_max.max(1));
-        Gateway { shared: Arc::new(Shared { metrics, logs, traces, query, limits, multitenancy, targets, slots }) }
+        Gateway {
+            shared: Arc::new(Shared { metrics, logs, traces, query, limits, multitenancy, targets, slots }),
+        }
     }
 }
 

@@ -43,7 +43,9 @@ impl Params {
     /// A time in milliseconds as Prometheus takes it: seconds with fraction, or RFC 3339.
     pub fn time_ms(&self, name: &str) -> Result<Option<i64>> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let wrong = || Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"));
+        let wrong = || {
+            Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"))
+        };
         if let Ok(seconds) = text.parse::<f64>() {
             return float_to(seconds, 1e3).map(Some).ok_or_else(wrong);
         }
@@ -54,10 +56,16 @@ impl Params {
     /// seconds, else RFC 3339.
     pub fn time_ns(&self, name: &str) -> Result<Option<i64>> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let wrong = || Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"));
+        let wrong = || {
+            Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"))
+        };
         if let Ok(number) = text.parse::<i64>() {
             let digits = text.trim_start_matches('-').len();
-            return if digits <= 10 { number.checked_mul(1_000_000_000).map(Some).ok_or_else(wrong) } else { Ok(Some(number)) };
+            return if digits <= 10 {
+                number.checked_mul(1_000_000_000).map(Some).ok_or_else(wrong)
+            } else {
+                Ok(Some(number))
+            };
         }
         if let Ok(seconds) = text.parse::<f64>() {
             return float_to(seconds, 1e9).map(Some).ok_or_else(wrong);
@@ -69,7 +77,9 @@ impl Params {
     /// A duration in nanoseconds: seconds with fraction, or `5m`, `1h30m`.
     pub fn duration_ns(&self, name: &str) -> Result<Option<i64>> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let wrong = || Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid duration"));
+        let wrong = || {
+            Error::invalid(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid duration"))
+        };
         if let Ok(seconds) = text.parse::<f64>() {
             return float_to(seconds, 1e9).map(Some).ok_or_else(wrong);
         }
@@ -120,7 +130,10 @@ mod tests {
 
     #[test]
     fn times_and_durations() {
-        let params = Params::parse("a=1.5&b=1700000000000000000&c=2023-11-14T22:13:20Z&d=1h30m&e=x&f=1e300&g=1700000000", b"h=%7B&a=2");
+        let params = Params::parse(
+            "a=1.5&b=1700000000000000000&c=2023-11-14T22:13:20Z&d=1h30m&e=x&f=1e300&g=1700000000",
+            b"h=%7B&a=2",
+        );
         assert_eq!(params.time_ms("a").unwrap(), Some(1500));
         assert_eq!(params.time_ns("b").unwrap(), Some(1_700_000_000_000_000_000));
         assert_eq!(params.time_ns("g").unwrap(), Some(1_700_000_000_000_000_000));
@@ -128,7 +141,11 @@ mod tests {
         assert_eq!(params.duration_ns("d").unwrap(), Some(5_400_000_000_000));
         assert_eq!(params.get("h"), Some("{"));
         for name in ["e", "f"] {
-            assert!(params.time_ms(name).is_err() && params.time_ns(name).is_err() && params.duration_ns(name).is_err());
+            assert!(
+                params.time_ms(name).is_err()
+                    && params.time_ns(name).is_err()
+                    && params.duration_ns(name).is_err()
+            );
         }
         assert!(params.limit("e", 1).is_err());
         assert!(params.required("nope").unwrap_err().to_string().contains("nope"));

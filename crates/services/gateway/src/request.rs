@@ -67,7 +67,8 @@ impl FromRequest<Arc<Shared>> for Asked {
         let limits = shared.limits.of(&tenant);
         // A client may ask for less time than the limit, as Prometheus' `timeout` parameter does.
         let asked = params.duration_ns("timeout").ok().flatten().filter(|ns| *ns > 0);
-        let timeout = asked.map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
+        let timeout = asked
+            .map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
         let ctx = QueryContext::new(
             tenant,
             QueryLimits {
@@ -88,7 +89,8 @@ impl Asked {
         match tokio::time::timeout(self.ctx.remaining(), self.shared.slots.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Error::unavailable("gateway is shutting down")),
-            Err(_) => Err(Error::unavailable("too many queries are running; try again").retry_after(Duration::from_secs(5))),
+            Err(_) => Err(Error::unavailable("too many queries are running; try again")
+                .retry_after(Duration::from_secs(5))),
         }
     }
 

@@ -351,6 +351,21 @@ impl Expr {
         }
     }
 
+    /// The matchers of every selector in the expression, from left to right: what it reads.
+    pub fn selectors(&self) -> Vec<Vec<Matcher>> {
+        match self {
+            Expr::Number(_) | Expr::String(_) => vec![],
+            Expr::Paren(e, _) => e.selectors(),
+            Expr::Unary(e) => e.expr.selectors(),
+            Expr::Binary(e) => [e.left.selectors(), e.right.selectors()].concat(),
+            Expr::Call(e) => e.args.iter().flat_map(Expr::selectors).collect(),
+            Expr::Aggregate(e) => e.param.iter().chain([&e.expr]).flat_map(Expr::selectors).collect(),
+            Expr::Vector(e) => vec![e.matchers.clone()],
+            Expr::Matrix(e) => vec![e.selector.matchers.clone()],
+            Expr::Subquery(e) => e.expr.selectors(),
+        }
+    }
+
     /// Without the parentheses around it.
     pub fn unwrap_parens(&self) -> &Expr {
         let mut expr = self;

@@ -104,7 +104,9 @@ fn entries_limit(asked: &Asked) -> Result<usize> {
     let limit = asked.params.limit("limit", ENTRIES_DEFAULT)?;
     let max = asked.limits.query.entries_max;
     if max > 0 && limit > max {
-        return Err(Error::invalid(format!("max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {max})")));
+        return Err(Error::invalid(format!(
+            "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {max})"
+        )));
     }
     Ok(limit)
 }
@@ -114,7 +116,9 @@ fn step_ns(asked: &Asked, start: i64, end: i64) -> Result<i64> {
     let default = (((end - start) / SECOND_NS / 250).max(1)) * SECOND_NS;
     let step = asked.params.duration_ns("step")?.unwrap_or(default);
     if step <= 0 {
-        return Err(Error::invalid("zero or negative query resolution step widths are not accepted. Try a positive integer"));
+        return Err(Error::invalid(
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ));
     }
     if (end - start) / step > 11_000 {
         return Err(Error::invalid(
@@ -265,7 +269,9 @@ async fn volume_range(asked: Asked) -> Answer {
     let limit = asked.params.limit("limit", ENTRIES_DEFAULT)?;
     let step = step_ns(&asked, select.start_ns, select.end_ns)?;
     if (select.end_ns - select.start_ns) / step > VOLUME_STEPS_MAX {
-        return Err(Error::invalid(format!("more than {VOLUME_STEPS_MAX} steps: ask for a larger step")).into());
+        return Err(
+            Error::invalid(format!("more than {VOLUME_STEPS_MAX} steps: ask for a larger step")).into()
+        );
     }
     let mut by_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
     let mut start = select.start_ns;
@@ -273,7 +279,10 @@ async fn volume_range(asked: Asked) -> Answer {
         let end = (start + step).min(select.end_ns);
         let part = StreamsSelect { start_ns: start, end_ns: end, ..select.clone() };
         for (labels, bytes) in volumes(&asked, &part, &labels).await? {
-            by_labels.entry(labels).or_default().push(Sample { t_ms: start / 1_000_000, value: bytes as f64 });
+            by_labels
+                .entry(labels)
+                .or_default()
+                .push(Sample { t_ms: start / 1_000_000, value: bytes as f64 });
         }
         start = end;
     }
@@ -325,5 +334,8 @@ async fn format_query(asked: Asked) -> Answer {
 
 /// Grafana reads the version to decide which API features there are.
 async fn buildinfo() -> Response {
-    send(format!("{{\"version\":\"3.5.0\",\"revision\":\"triptych-{}\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}}", env!("CARGO_PKG_VERSION")))
+    send(format!(
+        "{{\"version\":\"3.5.0\",\"revision\":\"triptych-{}\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}}",
+        env!("CARGO_PKG_VERSION")
+    ))
 }

@@ -12,8 +12,8 @@ use triptych_model::logs::{Direction, EntrySelect, LogEntry};
 use triptych_runtime::{QueryContext, QueryLimits, now_ns};
 
 use super::{ENTRIES_DEFAULT, Problem, SECOND_NS, answer};
-use crate::request::Asked;
 use crate::Shared;
+use crate::request::Asked;
 
 /// Loki's: `delay_for` holds lines back so that late ones come in order, at most five seconds.
 const DELAY_SECONDS_MAX: i64 = 5;

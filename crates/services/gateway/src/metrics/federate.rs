@@ -23,7 +23,9 @@ pub async fn federate(asked: Asked) -> Result<Response, Problem> {
             return Err(Error::internal("a selector did not give a vector").into());
         };
         for one in &series {
-            let (Some(name), Some(sample)) = (one.labels.get(METRIC_NAME), one.samples.first()) else { continue };
+            let (Some(name), Some(sample)) = (one.labels.get(METRIC_NAME), one.samples.first()) else {
+                continue;
+            };
             if is_stale(sample.value) {
                 continue;
             }

@@ -65,7 +65,8 @@ impl IntoResponse for Problem {
         json::string(&mut out, &self.0.message);
         out.push('}');
         let mut response =
-            (http_status(self.0.kind, Door::Read), [(header::CONTENT_TYPE, "application/json")], out).into_response();
+            (http_status(self.0.kind, Door::Read), [(header::CONTENT_TYPE, "application/json")], out)
+                .into_response();
         if let Some(after) = self.0.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
@@ -90,7 +91,10 @@ fn plain(data: &'static str) -> Response {
 }
 
 fn step_ms(asked: &Asked) -> Result<i64> {
-    let step = asked.params.duration_ns("step")?.ok_or_else(|| Error::invalid("invalid parameter \"step\": it is missing"))?;
+    let step = asked
+        .params
+        .duration_ns("step")?
+        .ok_or_else(|| Error::invalid("invalid parameter \"step\": it is missing"))?;
     if step < 1_000_000 {
         return Err(Error::invalid(
             "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",

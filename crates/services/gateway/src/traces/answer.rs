@@ -84,11 +84,8 @@ fn series_labels(labels: &Labels) -> Json {
 }
 
 pub fn range_series(series: &SeriesSamples) -> Json {
-    let samples: Vec<Json> = series
-        .samples
-        .iter()
-        .map(|s| json!({"timestampMs": s.t_ms.to_string(), "value": s.value}))
-        .collect();
+    let samples: Vec<Json> =
+        series.samples.iter().map(|s| json!({"timestampMs": s.t_ms.to_string(), "value": s.value})).collect();
     json!({"labels": series_labels(&series.labels), "samples": samples, "promLabels": series.labels.to_string()})
 }
 

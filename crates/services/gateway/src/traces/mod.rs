@@ -55,7 +55,8 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (http_status(self.0.kind, Door::Read), self.0.message.into_owned()).into_response();
+        let mut response =
+            (http_status(self.0.kind, Door::Read), self.0.message.into_owned()).into_response();
         if let Some(after) = self.0.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
@@ -86,7 +87,12 @@ fn cost(report: &ReadReport) -> serde_json::Value {
 
 /// 1 to 32 hex digits, zeros in front may be left out.
 fn trace_id(text: &str) -> Result<TraceId> {
-    let wrong = || Error::invalid(format!("trace id {:?} is not 1 to 32 hex digits", text.chars().take(64).collect::<String>()));
+    let wrong = || {
+        Error::invalid(format!(
+            "trace id {:?} is not 1 to 32 hex digits",
+            text.chars().take(64).collect::<String>()
+        ))
+    };
     if text.is_empty() || text.len() > 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(wrong());
     }
@@ -163,13 +169,16 @@ fn search_query(asked: &Asked) -> Result<String> {
         conditions.push(match name.as_str() {
             "name" => format!("name = {quoted}"),
             "status" => format!("status = {value}"),
-            _ if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) => format!(".{name} = {quoted}"),
+            _ if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) => {
+                format!(".{name} = {quoted}")
+            }
             _ => return Err(Error::invalid(format!("tags: {name:?} is not an attribute name"))),
         });
     }
     for (parameter, op) in [("minDuration", ">="), ("maxDuration", "<=")] {
         if let Some(text) = asked.params.get(parameter) {
-            duration_text_ns(text).ok_or_else(|| Error::invalid(format!("{parameter}: {text:?} is not a duration")))?;
+            duration_text_ns(text)
+                .ok_or_else(|| Error::invalid(format!("{parameter}: {text:?} is not a duration")))?;
             conditions.push(format!("traceDuration {op} {text}"));
         }
     }
@@ -205,7 +214,10 @@ async fn search(asked: Asked) -> Answer {
     let limit = asked.params.limit("limit", TRACES_DEFAULT)?;
     let max = asked.limits.query.traces_max;
     if max > 0 && limit > max {
-        return Err(Error::invalid(format!("limit {limit} exceeds the most traces a search may return ({max})")).into());
+        return Err(Error::invalid(format!(
+            "limit {limit} exceeds the most traces a search may return ({max})"
+        ))
+        .into());
     }
     let search = TraceSearch {
         query: search_query(&asked)?,
@@ -250,7 +262,8 @@ async fn tag_names_v1(asked: Asked) -> Answer {
 
 async fn tag_names_v2(asked: Asked) -> Answer {
     let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
-    let scopes: Vec<_> = scopes.iter().map(|s| serde_json::json!({"name": s.scope, "tags": s.tags})).collect();
+    let scopes: Vec<_> =
+        scopes.iter().map(|s| serde_json::json!({"name": s.scope, "tags": s.tags})).collect();
     Ok(send(&serde_json::json!({"scopes": scopes, "metrics": cost(&asked.ctx.report())})))
 }
 
@@ -293,7 +306,9 @@ async fn query_range(asked: Asked) -> Answer {
     let default = ((end_ns - start_ns) / 240 / SECOND_NS).max(1) * SECOND_NS;
     let step_ns = asked.params.duration_ns("step")?.unwrap_or(default);
     if step_ns <= 0 || (end_ns - start_ns) / step_ns > POINTS_MAX {
-        return Err(Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")).into());
+        return Err(
+            Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")).into()
+        );
     }
     let question = TracesMetricsQuery { query: query_text(&asked)?, start_ns, end_ns, step_ns };
     let _slot = asked.slot().await?;

@@ -72,7 +72,8 @@ fn instrumentation(scope: &InstrumentationScope) -> Json {
 }
 
 fn span(span: &Span) -> Json {
-    let mut out = json!({"traceId": STANDARD.encode(&span.trace_id), "spanId": STANDARD.encode(&span.span_id)});
+    let mut out =
+        json!({"traceId": STANDARD.encode(&span.trace_id), "spanId": STANDARD.encode(&span.span_id)});
     put(&mut out, "traceState", span.trace_state.as_str());
     put(&mut out, "parentSpanId", STANDARD.encode(&span.parent_span_id));
     put(&mut out, "flags", span.flags);
@@ -101,7 +102,8 @@ fn span(span: &Span) -> Json {
         .links
         .iter()
         .map(|l| {
-            let mut link = json!({"traceId": STANDARD.encode(&l.trace_id), "spanId": STANDARD.encode(&l.span_id)});
+            let mut link =
+                json!({"traceId": STANDARD.encode(&l.trace_id), "spanId": STANDARD.encode(&l.span_id)});
             put(&mut link, "traceState", l.trace_state.as_str());
             put(&mut link, "attributes", attributes(&l.attributes));
             link
@@ -135,9 +137,13 @@ fn any_value(value: &AnyValue) -> Json {
         Some(Value::BoolValue(b)) => json!({"boolValue": b}),
         Some(Value::IntValue(i)) => json!({"intValue": i.to_string()}),
         Some(Value::DoubleValue(d)) if d.is_finite() => json!({"doubleValue": d}),
-        Some(Value::DoubleValue(d)) => json!({"doubleValue": if d.is_nan() { "NaN" } else if *d > 0.0 { "Infinity" } else { "-Infinity" }}),
+        Some(Value::DoubleValue(d)) => {
+            json!({"doubleValue": if d.is_nan() { "NaN" } else if *d > 0.0 { "Infinity" } else { "-Infinity" }})
+        }
         Some(Value::BytesValue(b)) => json!({"bytesValue": STANDARD.encode(b)}),
-        Some(Value::ArrayValue(a)) => json!({"arrayValue": {"values": a.values.iter().map(any_value).collect::<Vec<_>>()}}),
+        Some(Value::ArrayValue(a)) => {
+            json!({"arrayValue": {"values": a.values.iter().map(any_value).collect::<Vec<_>>()}})
+        }
         Some(Value::KvlistValue(l)) => json!({"kvlistValue": {"values": attributes(&l.values)}}),
         #[allow(unreachable_patterns, reason = "OTLP may grow kinds of values; unknown ones are shown empty")]
         Some(_) => Json::Object(Map::new()),

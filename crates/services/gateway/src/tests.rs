@@ -1,0 +1,345 @@
+//! Requests in, the originals' answers out; over a querier that answers the same thing always.
+
+use async_trait::async_trait;
+use axum::body::Body;
+use futures::StreamExt;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value as Json, json};
+use tower::ServiceExt;
+use triptych_model::logs::*;
+use triptych_model::metrics::*;
+use triptych_model::traces::*;
+use triptych_model::{Error, Labels, Result};
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+
+use super::*;
+
+struct Fake;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied())
+}
+
+#[async_trait]
+impl MetricsStore for Fake {
+    async fn select(&self, _: &QueryContext, _: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn label_names(&self, ctx: &QueryContext, _: &LabelsSelect) -> Result<Vec<String>> {
+        ctx.missed("store-gateway: block 01 is damaged");
+        Ok(vec!["__name__".into(), "job".into()])
+    }
+    async fn label_values(&self, ctx: &QueryContext, name: &str, _: &LabelsSelect) -> Result<Vec<String>> {
+        Ok(vec![format!("{}/{name}", ctx.tenant())])
+    }
+    async fn series(&self, _: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
+        Ok(vec![labels(&[("matchers", &format!("{:?}", select.matcher_sets))])])
+    }
+    async fn metadata(&self, _: &QueryContext, _: &str, _: usize) -> Result<Vec<MetricMetadata>> {
+        let kind = MetricKind::Gauge;
+        Ok(vec![MetricMetadata { metric: "up".into(), kind, help: "is it up".into(), unit: String::new() }])
+    }
+    async fn exemplars(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        Ok(vec![])
+    }
+    async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
+        Ok(CardinalityStats { series: 3, ..Default::default() })
+    }
+}
+
+#[async_trait]
+impl LogsStore for Fake {
+    async fn entries(&self, _: &QueryContext, _: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn label_names(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<String>> {
+        Ok(vec!["app".into()])
+    }
+    async fn label_values(&self, _: &QueryContext, name: &str, _: &StreamsSelect) -> Result<Vec<String>> {
+        Ok(vec![name.into()])
+    }
+    async fn series(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<Labels>> {
+        Ok(vec![labels(&[("app", "x")])])
+    }
+    async fn stats(&self, _: &QueryContext, _: &StreamsSelect) -> Result<StreamStats> {
+        Ok(StreamStats { streams: 1, chunks: 2, entries: 3, bytes: 4 })
+    }
+    async fn volume(&self, _: &QueryContext, _: &StreamsSelect, names: &[String]) -> Result<Vec<Volume>> {
+        Ok(vec![Volume { labels: labels(&[("by", &names.join(","))]), bytes: 7 }])
+    }
+    async fn detected_fields(&self, _: &QueryContext, _: &EntrySelect) -> Result<Vec<DetectedField>> {
+        Ok(vec![DetectedField {
+            label: "level".into(),
+            kind: "string".into(),
+            cardinality: 2,
+            parsers: vec!["json".into()],
+        }])
+    }
+    async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
+        Ok(futures::stream::empty().boxed())
+    }
+}
+
+#[async_trait]
+impl TracesStore for Fake {
+    async fn find(&self, _: &QueryContext, id: &TraceId, _: i64, _: i64) -> Result<TraceParts> {
+        use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
+        use prost::Message;
+        if id[15] != 1 {
+            return Ok(TraceParts::default());
+        }
+        let span = Span {
+            trace_id: id.to_vec(),
+            span_id: vec![2; 8],
+            name: "GET".into(),
+            kind: 2,
+            ..Default::default()
+        };
+        let scope = ScopeSpans { spans: vec![span], ..Default::default() };
+        let data = TracesData {
+            resource_spans: vec![ResourceSpans { scope_spans: vec![scope], ..Default::default() }],
+        };
+        Ok(TraceParts { otlp: vec![data.encode_to_vec().into()] })
+    }
+    async fn search(&self, _: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        let one = TraceMatch {
+            trace_id: 0xabc_u128.to_be_bytes(),
+            root_service: search.query.clone(),
+            root_name: "GET /".into(),
+            start_ns: 5,
+            duration_ns: 7_000_000,
+            span_sets: vec![],
+            services: vec![("shop".into(), 2, 1)],
+        };
+        Ok(futures::stream::iter(vec![Ok(one); 50]).boxed())
+    }
+    async fn samples(&self, _: &QueryContext, _: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn tag_names(&self, _: &QueryContext, _: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        Ok(vec![ScopeTags { scope: "span".into(), tags: vec!["http.method".into()] }])
+    }
+    async fn tag_values(&self, _: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        Ok(vec![Value::String(select.name.clone()), Value::Int(3)])
+    }
+}
+
+#[async_trait]
+impl Query for Fake {
+    async fn metrics(&self, _: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
+        if query.expr == "too_much" {
+            return Err(Error::exhausted("the query needs more than 5 rows"));
+        }
+        let sample = Sample { t_ms: query.start_ms, value: 1.5 };
+        let series = vec![SeriesSamples { labels: labels(&[("__name__", "up")]), samples: vec![sample] }];
+        Ok(if query.step_ms == 0 { QueryValue::Vector(series) } else { QueryValue::Matrix(series) })
+    }
+    async fn logs(&self, _: &QueryContext, _: &LogsQuery) -> Result<LogsValue> {
+        let entry = LogEntry {
+            labels: labels(&[("app", "x")]),
+            metadata: labels(&[("trace_id", "abc")]),
+            parsed: labels(&[("level", "info")]),
+            ts_ns: 1_700_000_000_000_000_001,
+            line: "<b>\"hi\"</b>".into(),
+            key: 1,
+        };
+        Ok(LogsValue::Entries(vec![entry]))
+    }
+    async fn traces(&self, _: &QueryContext, _: &TracesMetricsQuery) -> Result<QueryValue> {
+        let samples = vec![Sample { t_ms: 1000, value: 2.0 }];
+        Ok(QueryValue::Matrix(vec![SeriesSamples { labels: labels(&[("service", "shop")]), samples }]))
+    }
+}
+
+fn gateway(multitenancy: bool) -> Gateway {
+    let fake = Arc::new(Fake);
+    Config::default().build(Deps {
+        metrics: fake.clone(),
+        logs: fake.clone(),
+        traces: fake.clone(),
+        query: fake,
+        limits: TenantLimits::default(),
+        multitenancy,
+        targets: None,
+    })
+}
+
+async fn send(request: Request<Body>, multitenancy: bool) -> (StatusCode, String) {
+    let response = gateway(multitenancy).routes().oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn get(path: &str) -> (StatusCode, String) {
+    send(Request::get(path).body(Body::empty()).unwrap(), false).await
+}
+
+async fn get_json(path: &str) -> Json {
+    let (status, body) = get(path).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {body}");
+    serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"))
+}
+
+#[tokio::test]
+async fn prometheus_answers() {
+    let vector = get_json("/api/v1/query?query=up&time=1700000000.5").await;
+    let expected = json!({"status": "success", "data": {"resultType": "vector", "result": [
+        {"metric": {"__name__": "up"}, "value": [1_700_000_000.5, "1.5"]}]}});
+    assert_eq!(vector, expected);
+    let matrix = get_json("/prometheus/api/v1/query_range?query=up&start=10&end=20&step=5s").await;
+    assert_eq!(matrix["data"]["result"][0]["values"], json!([[10, "1.5"]]));
+    let names = get_json("/api/v1/labels").await;
+    assert_eq!(names["warnings"], json!(["partial answer: store-gateway: block 01 is damaged"]));
+    let series = get_json("/api/v1/series?match[]=up%7Bjob%3D%22a%22%7D").await;
+    assert!(series["data"][0]["matchers"].as_str().unwrap().contains("job=\"a\""), "{series}");
+    assert_eq!(get_json("/api/v1/metadata").await["data"]["up"][0]["type"], "gauge");
+    assert_eq!(get_json("/api/v1/format_query?query=sum(up)by(job)").await["data"], "sum by (job) (up)");
+    assert_eq!(get_json("/api/v1/status/tsdb").await["data"]["headStats"]["numSeries"], 3);
+    for path in [
+        "rules",
+        "alerts",
+        "targets",
+        "alertmanagers",
+        "status/buildinfo",
+        "status/runtimeinfo",
+        "status/flags",
+    ] {
+        assert_eq!(get_json(&format!("/api/v1/{path}")).await["status"], "success");
+    }
+    let (_, federated) = get("/federate?match[]=up").await;
+    assert!(federated.starts_with("up 1.5 "), "{federated}");
+}
+
+#[tokio::test]
+async fn forms_are_read_too() {
+    let request = Request::post("/api/v1/query")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from("query=up&time=1"))
+        .unwrap();
+    assert_eq!(send(request, false).await.0, StatusCode::OK);
+    let huge = Request::post("/api/v1/query")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(vec![b'a'; params::FORM_BYTES_MAX + 1]))
+        .unwrap();
+    assert_eq!(send(huge, false).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn loki_answers() {
+    let path = "/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D";
+    let merged = get_json(path).await;
+    assert_eq!(merged["data"]["resultType"], "streams");
+    let stream = &merged["data"]["result"][0];
+    assert_eq!(stream["stream"], json!({"app": "x", "level": "info", "trace_id": "abc"}));
+    assert_eq!(stream["values"], json!([["1700000000000000001", "<b>\"hi\"</b>"]]));
+
+    let request = Request::get(path)
+        .header("x-loki-response-encoding-flags", "categorize-labels")
+        .body(Body::empty())
+        .unwrap();
+    let (_, body) = send(request, false).await;
+    let apart: Json = serde_json::from_str(&body).unwrap();
+    assert_eq!(apart["data"]["encodingFlags"], json!(["categorize-labels"]));
+    assert_eq!(apart["data"]["result"][0]["stream"], json!({"app": "x"}));
+    assert_eq!(
+        apart["data"]["result"][0]["values"][0][2],
+        json!({"structuredMetadata": {"trace_id": "abc"}, "parsed": {"level": "info"}})
+    );
+    assert_eq!(get_json("/loki/api/v1/labels").await["data"], json!(["app"]));
+    assert_eq!(get_json("/loki/api/v1/label/app/values").await["data"], json!(["app"]));
+    assert_eq!(get_json("/loki/api/v1/index/stats?query=%7Bapp%3D%22x%22%7D").await["bytes"], 4);
+    let volume = get_json("/loki/api/v1/index/volume?query=%7Bapp%3D%22x%22%7D").await;
+    assert_eq!(volume["data"]["result"][0]["metric"], json!({"by": "app"}));
+    assert_eq!(get_json("/loki/api/v1/detected_labels").await["detectedLabels"][0]["cardinality"], 1);
+    let fields = get_json("/loki/api/v1/detected_fields?query=%7Bapp%3D%22x%22%7D").await;
+    assert_eq!(fields["fields"][0]["label"], "level");
+}
+
+#[tokio::test]
+async fn tempo_answers() {
+    assert_eq!(get("/api/echo").await, (StatusCode::OK, "echo".to_owned()));
+    let v1 = get_json("/tempo/api/traces/1").await;
+    let span = &v1["batches"][0]["scopeSpans"][0]["spans"][0];
+    assert_eq!(
+        (&span["name"], &span["kind"], &span["spanId"]),
+        (&json!("GET"), &json!("SPAN_KIND_SERVER"), &json!("AgICAgICAgI="))
+    );
+    assert!(get_json("/api/v2/traces/1").await["trace"]["resourceSpans"].is_array());
+    assert_eq!(get("/api/traces/2").await.0, StatusCode::NOT_FOUND);
+    let search = get_json("/api/search?q=%7B%7D&limit=2").await;
+    assert_eq!(search["traces"].as_array().unwrap().len(), 2);
+    assert_eq!(search["traces"][0]["traceID"], "abc");
+    assert_eq!(search["traces"][0]["serviceStats"]["shop"], json!({"spanCount": 2, "errorCount": 1}));
+    let old = get_json("/api/search?tags=service.name%3Dshop&minDuration=5ms").await;
+    assert_eq!(old["traces"][0]["rootServiceName"], "{ .service.name = \"shop\" && traceDuration >= 5ms }");
+    assert_eq!(get_json("/api/search/tags").await["tagNames"], json!(["http.method"]));
+    assert_eq!(get_json("/api/v2/search/tags").await["scopes"][0]["name"], "span");
+    assert_eq!(
+        get_json("/api/search/tag/http.method/values").await["tagValues"],
+        json!([".http.method", "3"])
+    );
+    assert_eq!(
+        get_json("/api/v2/search/tag/status/values").await["tagValues"][1],
+        json!({"type": "int", "value": "3"})
+    );
+    let range = get_json("/api/metrics/query_range?q=%7B%7D%7Crate()&start=0&end=60&step=10s").await;
+    assert_eq!(range["series"][0]["samples"], json!([{"timestampMs": "1000", "value": 2.0}]));
+    assert_eq!(get_json("/api/metrics/query?q=%7B%7D%7Crate()").await["series"][0]["value"], 2.0);
+}
+
+#[tokio::test]
+async fn wrong_requests_get_a_clear_4xx() {
+    let cases = [
+        ("/api/v1/query", 400, "query"),
+        ("/api/v1/query?query=up&time=yesterday", 400, "yesterday"),
+        ("/api/v1/query_range?query=up&start=10&end=5&step=1", 400, "before start"),
+        ("/api/v1/query_range?query=up&start=0&end=99999999&step=1", 400, "11,000"),
+        ("/api/v1/query_range?query=up&start=0&end=1&step=0", 400, "step"),
+        ("/api/v1/query?query=too_much", 422, "more than 5 rows"),
+        ("/api/v1/series", 400, "match[]"),
+        ("/api/v1/series?match[]=%7B", 400, "match[]"),
+        ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&direction=sideways", 400, "sideways"),
+        ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=999999", 400, "max_entries_limit"),
+        ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=-1", 400, "limit"),
+        ("/loki/api/v1/query?query=%7Bapp%3D%22x%22%7D", 400, "range query"),
+        ("/api/traces/..%2f..", 400, "hex"),
+        ("/api/traces/zz", 400, "hex"),
+        ("/api/search?limit=100000", 400, "100000"),
+        ("/api/search?tags=a", 400, "tags"),
+        ("/api/metrics/query_range?q=x&start=0&end=100000&step=1ms", 400, "step"),
+    ];
+    for (path, status, text) in cases {
+        let (got, body) = get(path).await;
+        assert!(got.as_u16() == status && body.contains(text), "{path}: {got} {body}");
+    }
+}
+
+#[tokio::test]
+async fn tenants() {
+    let ask = |id: Option<&str>| {
+        let request = Request::get("/api/v1/label/job/values");
+        let request = match id {
+            Some(id) => request.header("x-scope-orgid", id),
+            None => request,
+        };
+        send(request.body(Body::empty()).unwrap(), true)
+    };
+    assert_eq!(ask(None).await, (StatusCode::UNAUTHORIZED, "no org id".to_owned()));
+    assert!(ask(Some("team-a")).await.1.contains("team-a/job"));
+    for hostile in ["..", "a/b", "%2e%2e", "a|b", "index"] {
+        assert_eq!(ask(Some(hostile)).await.0, StatusCode::BAD_REQUEST, "{hostile}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_there() {
+    let (status, body) = get("/").await;
+    assert!(status == StatusCode::OK && body.contains("Triptych"), "{body}");
+    assert_eq!(get("/ui/../../Cargo.toml").await.0, StatusCode::NOT_FOUND);
+}

@@ -8,7 +8,6 @@
 //! Lock order: shard, then the stream list, then a stream.
 
 mod flush;
-#[cfg(any())]
 mod query;
 mod read;
 mod stream;

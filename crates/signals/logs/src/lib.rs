@@ -27,12 +27,18 @@
 //! one decompressed block at a time, what passed of the blocks whose time has come (reserved in the query's budget), and a
 //! bounded read-ahead of chunks. The bucket store's two caches have a size in bytes.
 
+pub mod bucket_store;
 pub mod chunk;
+mod fields;
 pub(crate) mod figures;
 pub mod head;
 pub mod index;
 pub mod layout;
+pub(crate) mod leaf;
+pub mod merge;
 pub(crate) mod postings;
 pub(crate) mod scan;
 
+pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport};
 pub use head::{FlushOptions, FlushReport, Head, HeadConfig};
+pub use merge::{merge_entries, merge_samples};

@@ -1,0 +1,385 @@
+//! All tenants' logs in the bucket: index files found by [`BucketStore::sync`], chunks fetched as queries need them.
+//!
+//! What is kept: the list of index files; their contents and chunks in two caches with a size in bytes, both keyed by tenant and
+//! place. What cannot be read is named in the query's report, and the rest is answered.
+
+mod select;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use hashbrown::{HashMap, HashSet};
+use parking_lot::RwLock;
+use tokio_util::task::AbortOnDropHandle;
+use triptych_blob::Bucket;
+use triptych_blob::object_store::path::Path;
+use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
+use triptych_model::logs::{
+    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect, Volume,
+};
+use triptych_model::{Error, Labels, Matcher, Result, TenantId};
+use triptych_runtime::QueryContext;
+
+use crate::chunk::{Chunk, ChunkRef, envelope};
+use crate::figures::{Stats, Volumes, check_matchers, check_range, range_ns, share, truncate};
+use crate::index::{self, IndexFile};
+use crate::layout::{self, IndexPlace};
+use crate::leaf::{EntryLeaf, ExtractLeaf};
+use crate::scan::{Feed, Fetched, Leaf, Scan};
+use select::ns_of_ms;
+
+/// How much the store keeps and fetches ahead.
+#[derive(Debug, Clone)]
+pub struct BucketStoreConfig {
+    /// Cache of index files, uncompressed, in bytes.
+    pub index_cache_bytes: u64,
+    /// Cache of chunks, compressed, in bytes.
+    pub chunk_cache_bytes: u64,
+    /// Largest index file that is read, uncompressed.
+    pub index_file_bytes_max: usize,
+    /// Largest chunk object that is read.
+    pub chunk_bytes_max: u64,
+    /// Chunks a query fetches ahead.
+    pub read_ahead_chunks: usize,
+}
+
+impl Default for BucketStoreConfig {
+    fn default() -> Self {
+        Self {
+            index_cache_bytes: 512 << 20,
+            chunk_cache_bytes: 512 << 20,
+            index_file_bytes_max: 1 << 30,
+            // Loki aims at 1.5 MiB; one line may be larger.
+            chunk_bytes_max: 128 << 20,
+            read_ahead_chunks: 8,
+        }
+    }
+}
+
+/// What [`BucketStore::sync`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncReport {
+    pub files: usize,
+    pub new: usize,
+    pub vanished: usize,
+    /// Files that could not be read: queries that need them say so.
+    pub failed: Vec<String>,
+}
+
+/// An index file that is in the bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct IndexEntry {
+    pub path: Path,
+    pub day: i64,
+    pub size: u64,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    tenants: HashMap<TenantId, Vec<IndexEntry>>,
+    /// Loki's files of several tenants.
+    shared: Vec<IndexEntry>,
+}
+
+struct Inner {
+    bucket: Bucket,
+    config: BucketStoreConfig,
+    files: RwLock<Arc<Files>>,
+    indexes: moka::future::Cache<Path, Arc<IndexFile>>,
+    chunks: moka::future::Cache<(TenantId, ChunkRef), Arc<Chunk>>,
+}
+
+/// See the module. Clones are the same store.
+#[derive(Clone)]
+pub struct BucketStore(Arc<Inner>);
+
+impl std::fmt::Debug for BucketStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BucketStore({} tenants)", self.0.files.read().tenants.len())
+    }
+}
+
+impl BucketStore {
+    pub fn new(bucket: Bucket, config: BucketStoreConfig) -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let indexes = moka::future::Cache::builder()
+            .max_capacity(config.index_cache_bytes)
+            .weigher(move |_, file: &Arc<IndexFile>| weight(file.memory_bytes()))
+            .build();
+        let chunks = moka::future::Cache::builder()
+            .max_capacity(config.chunk_cache_bytes)
+            .weigher(move |_, chunk: &Arc<Chunk>| weight(chunk.memory_bytes()))
+            .build();
+        Self(Arc::new(Inner { bucket, config, files: RwLock::default(), indexes, chunks }))
+    }
+
+    /// Looks what index files there are now, loads new ones as far as the cache holds them, drops vanished ones. After an error
+    /// everything is as before.
+    pub async fn sync(&self) -> Result<SyncReport> {
+        let inner = &*self.0;
+        let root = layout::index_root();
+        let mut files = Files::default();
+        let mut listed = HashSet::new();
+        let mut listing = inner.bucket.list(Some(&root));
+        while let Some(object) = listing.try_next().await.map_err(|e| layout::failed("listing", &root, &e))? {
+            let Some(place) = IndexPlace::parse(&object.location) else { continue };
+            let entry = IndexEntry { path: object.location.clone(), day: place.day, size: object.size };
+            listed.insert(object.location);
+            match place.tenant {
+                Some(tenant) => files.tenants.entry(tenant).or_default().push(entry),
+                None => files.shared.push(entry),
+            }
+        }
+        drop(listing);
+        let known: HashSet<Path> = {
+            let before = inner.files.read();
+            before.tenants.values().flatten().chain(&before.shared).map(|e| e.path.clone()).collect()
+        };
+        let mut report = SyncReport {
+            files: listed.len(),
+            vanished: known.difference(&listed).count(),
+            ..SyncReport::default()
+        };
+        let mut new: Vec<IndexEntry> = files
+            .tenants
+            .values()
+            .flatten()
+            .chain(&files.shared)
+            .filter(|e| !known.contains(&e.path))
+            .cloned()
+            .collect();
+        report.new = new.len();
+        // Newest days first; index files shrink to about a third.
+        new.sort_by_key(|e| std::cmp::Reverse(e.day));
+        let mut room = inner.config.index_cache_bytes;
+        new.retain(|e| {
+            let fits = e.size.saturating_mul(3) <= room;
+            room = room.saturating_sub(e.size.saturating_mul(3));
+            fits
+        });
+        let failed = futures::stream::iter(new)
+            .map(|entry| async move { self.index(&entry).await.err().map(|e| e.to_string()) })
+            .buffer_unordered(8)
+            .filter_map(std::future::ready);
+        report.failed = failed.collect().await;
+        *inner.files.write() = Arc::new(files);
+        for path in known.difference(&listed) {
+            inner.indexes.invalidate(path).await;
+        }
+        Ok(report)
+    }
+
+    /// Tenants that have index files of their own, sorted.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        let mut all: Vec<TenantId> = self.0.files.read().tenants.keys().cloned().collect();
+        all.sort();
+        all
+    }
+
+    /// Memory the caches hold, in bytes (eventually exact).
+    pub fn cached_bytes(&self) -> u64 {
+        self.0.indexes.weighted_size() + self.0.chunks.weighted_size()
+    }
+
+    async fn get(&self, path: &Path, bytes_max: u64) -> Result<Bytes> {
+        let object = self.0.bucket.get(path).await.map_err(|e| layout::failed("reading", path, &e))?;
+        if object.meta.size > bytes_max {
+            return Err(Error::exhausted(format!(
+                "{path} has {} bytes, the limit is {bytes_max}",
+                object.meta.size
+            )));
+        }
+        object.bytes().await.map_err(|e| layout::failed("reading", path, &e))
+    }
+
+    /// An index file, from the cache or the bucket.
+    async fn index(&self, entry: &IndexEntry) -> Result<Arc<IndexFile>> {
+        let bytes_max = self.0.config.index_file_bytes_max;
+        let load = async {
+            let packed = self.get(&entry.path, bytes_max as u64).await?;
+            let plain = match entry.path.as_ref().ends_with(".gz") {
+                true => index::gunzip(&packed, bytes_max)?.into(),
+                false => packed,
+            };
+            IndexFile::parse(plain).map(Arc::new).map_err(|e| e.context(&entry.path))
+        };
+        self.0.indexes.try_get_with_by_ref(&entry.path, load).await.map_err(|e| Error::clone(&e))
+    }
+
+    /// A chunk, from the cache or the bucket.
+    async fn chunk(&self, tenant: &TenantId, reference: &ChunkRef) -> Result<Arc<Chunk>> {
+        let load = async {
+            let path = reference.path(tenant)?;
+            let object = self.get(&path, self.0.config.chunk_bytes_max).await?;
+            envelope::unwrap(tenant, reference, object).map(Arc::new).map_err(|e| e.context(&path))
+        };
+        let key = (tenant.clone(), *reference);
+        self.0.chunks.try_get_with_by_ref(&key, load).await.map_err(|e| Error::clone(&e))
+    }
+
+    /// What passes the expression, in the asked direction over all streams.
+    pub async fn entries(
+        &self,
+        ctx: &QueryContext,
+        select: &EntrySelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogEntry>>>> {
+        let range = check_range(select.start_ns, select.end_ns)?;
+        let leaf = Arc::new(EntryLeaf::compile(&select.expr)?);
+        let matchers = leaf.matchers().to_vec();
+        self.scan(ctx, leaf, matchers, range, select.direction, select.limit).await
+    }
+
+    /// What a range aggregation counts, with ascending time over all streams.
+    pub async fn samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SampleSelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>> {
+        let range = check_range(select.start_ns, select.end_ns)?;
+        let leaf = Arc::new(ExtractLeaf::compile(&select.expr)?);
+        let matchers = leaf.matchers().to_vec();
+        self.scan(ctx, leaf, matchers, range, Direction::Forward, 0).await
+    }
+
+    async fn scan<L: Leaf>(
+        &self,
+        ctx: &QueryContext,
+        leaf: Arc<L>,
+        matchers: Vec<Matcher>,
+        (start_ns, end_ns): (i64, i64),
+        direction: Direction,
+        limit: usize,
+    ) -> Result<BoxStream<'static, Result<Vec<L::Item>>>> {
+        check_matchers(&matchers)?;
+        let found = self.select(ctx, std::slice::from_ref(&matchers), start_ns, end_ns).await?;
+        let mut chunks: Vec<(i64, usize, ChunkRef)> = Vec::new();
+        for (i, stream) in found.streams.iter().enumerate() {
+            for chunk in &stream.chunks {
+                let reference = ChunkRef {
+                    fingerprint: stream.fingerprint,
+                    from_ms: chunk.from_ms,
+                    through_ms: chunk.through_ms,
+                    checksum: chunk.checksum,
+                };
+                let bound_ns = match direction {
+                    Direction::Forward => ns_of_ms(chunk.from_ms),
+                    Direction::Backward => ns_of_ms(chunk.through_ms),
+                };
+                chunks.push((bound_ns, i, reference));
+            }
+        }
+        let _memory = ctx.reserve(chunks.len() * size_of::<(i64, usize, ChunkRef)>())?;
+        match direction {
+            Direction::Forward => chunks.sort_unstable(),
+            Direction::Backward => chunks.sort_unstable_by_key(|c| std::cmp::Reverse(*c)),
+        }
+        ctx.add_chunks(chunks.len() as u64);
+        let bounds_ns = chunks.iter().map(|c| c.0).collect();
+        let (store, ctx_feed) = (self.clone(), ctx.clone());
+        let fetches = futures::stream::iter(chunks).map(move |(_, i, reference)| {
+            let stream = found.streams[i].info.clone();
+            let (store, ctx) = (store.clone(), ctx_feed.clone());
+            // A task of its own, so that it goes on while blocks are being filtered; it ends with the query.
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                match store.chunk(ctx.tenant(), &reference).await {
+                    Ok(chunk) => Some(Fetched { stream, chunk }),
+                    Err(error) => {
+                        ctx.missed(format!("a chunk of stream {}: {error}", stream.labels));
+                        None
+                    }
+                }
+            }))
+        });
+        let chunks = fetches
+            .buffered(self.0.config.read_ahead_chunks.max(1))
+            .map(|fetched| fetched.map_err(|e| Error::internal(format!("fetching a chunk: {e}"))))
+            .boxed();
+        let mut scan = Scan::new(ctx, leaf, (start_ns, end_ns), direction, limit);
+        scan.set_feed(Feed { bounds_ns, chunks });
+        Ok(scan.into_stream())
+    }
+
+    /// Sorted names of the labels of the streams that pass.
+    pub async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
+        let mut names = BTreeSet::new();
+        self.each_labels(ctx, select, |labels| {
+            for (name, _) in labels {
+                if !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+            }
+        })
+        .await?;
+        Ok(truncate(names.into_iter().collect(), select.limit))
+    }
+
+    /// Sorted values of a label of the streams that pass.
+    pub async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &StreamsSelect,
+    ) -> Result<Vec<String>> {
+        let mut values = BTreeSet::new();
+        self.each_labels(ctx, select, |labels| {
+            if let Some(value) = labels.get(name)
+                && !values.contains(value)
+            {
+                values.insert(value.to_owned());
+            }
+        })
+        .await?;
+        Ok(truncate(values.into_iter().collect(), select.limit))
+    }
+
+    /// Sorted label sets of the streams that pass.
+    pub async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
+        let mut all = Vec::new();
+        self.each_labels(ctx, select, |labels| all.push(labels.clone())).await?;
+        all.sort();
+        all.dedup();
+        Ok(truncate(all, select.limit))
+    }
+
+    /// Streams, chunks, entries and bytes in the range, from the index alone; a chunk that straddles its ends counts with its share.
+    pub async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
+        let (start_ns, end_ns) = range_ns(select)?;
+        let mut stats = Stats::default();
+        for stream in &self.select(ctx, &select.matcher_sets, start_ns, end_ns).await?.streams {
+            stats.stream();
+            for chunk in &stream.chunks {
+                let share = share(ns_of_ms(chunk.from_ms), ns_of_ms(chunk.through_ms), start_ns, end_ns);
+                stats.chunks(1);
+                stats.part(share, u64::from(chunk.entries), u64::from(chunk.kb) << 10);
+            }
+        }
+        Ok(stats.done())
+    }
+
+    /// Bytes per value set of `labels` (of the selector's labels where empty), largest first.
+    pub async fn volume(
+        &self,
+        ctx: &QueryContext,
+        select: &StreamsSelect,
+        labels: &[String],
+    ) -> Result<Vec<Volume>> {
+        let (start_ns, end_ns) = range_ns(select)?;
+        let mut volumes = Volumes::new(select, labels);
+        for stream in &self.select(ctx, &select.matcher_sets, start_ns, end_ns).await?.streams {
+            let bytes = stream.chunks.iter().map(|chunk| {
+                let share = share(ns_of_ms(chunk.from_ms), ns_of_ms(chunk.through_ms), start_ns, end_ns);
+                share * f64::from(chunk.kb) * 1024.0
+            });
+            volumes.add(&stream.info.labels, bytes.sum());
+        }
+        Ok(volumes.done(select.limit))
+    }
+
+    /// Fields found in lines that pass.
+    pub async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
+        crate::fields::detect(self.entries(ctx, &crate::fields::sample_of(select)).await?).await
+    }
+}

@@ -18,7 +18,8 @@ use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
 use triptych_model::logs::{
-    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect, Volume,
+    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
+    Volume,
 };
 use triptych_model::{Error, Labels, Matcher, Result, TenantId};
 use triptych_runtime::QueryContext;
@@ -379,7 +380,11 @@ impl BucketStore {
     }
 
     /// Fields found in lines that pass.
-    pub async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
+    pub async fn detected_fields(
+        &self,
+        ctx: &QueryContext,
+        select: &EntrySelect,
+    ) -> Result<Vec<DetectedField>> {
         crate::fields::detect(self.entries(ctx, &crate::fields::sample_of(select)).await?).await
     }
 }

@@ -37,8 +37,12 @@ struct Detector {
 }
 
 /// Walks the lines and names their fields.
-pub(crate) async fn detect(mut lines: BoxStream<'static, Result<Vec<LogEntry>>>) -> Result<Vec<DetectedField>> {
-    let parser = |expr| Ok::<_, triptych_model::Error>(LogLeaf::compile(expr)?.pipeline().for_stream(&Labels::empty()));
+pub(crate) async fn detect(
+    mut lines: BoxStream<'static, Result<Vec<LogEntry>>>,
+) -> Result<Vec<DetectedField>> {
+    let parser = |expr| {
+        Ok::<_, triptych_model::Error>(LogLeaf::compile(expr)?.pipeline().for_stream(&Labels::empty()))
+    };
     let mut detector = Detector {
         json: parser(r#"{a="b"} | json"#)?,
         logfmt: parser(r#"{a="b"} | logfmt"#)?,
@@ -57,7 +61,8 @@ fn kind_of(value: &str) -> &'static str {
         "int"
     } else if value.parse::<f64>().is_ok() {
         "float"
-    } else if matches!(value, "true" | "false" | "True" | "False" | "TRUE" | "FALSE" | "t" | "T" | "f" | "F") {
+    } else if matches!(value, "true" | "false" | "True" | "False" | "TRUE" | "FALSE" | "t" | "T" | "f" | "F")
+    {
         "boolean"
     } else if parse_duration_ns(value).is_some() {
         "duration"
@@ -119,7 +124,11 @@ impl Detector {
                 label,
                 kind: field.kind.unwrap_or("string").to_owned(),
                 cardinality: field.values.len() as u64,
-                parsers: parsers.iter().filter(|(_, used)| *used).map(|(name, _)| (*name).to_owned()).collect(),
+                parsers: parsers
+                    .iter()
+                    .filter(|(_, used)| *used)
+                    .map(|(name, _)| (*name).to_owned())
+                    .collect(),
             }
         };
         self.fields.into_iter().map(field).collect()

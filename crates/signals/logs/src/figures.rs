@@ -92,11 +92,8 @@ impl Volumes {
             return;
         }
         // A selector without matchers names no labels: every stream for itself.
-        let group = if self.names.is_empty() {
-            labels.clone()
-        } else {
-            labels.filter(|n| self.names.contains(n))
-        };
+        let group =
+            if self.names.is_empty() { labels.clone() } else { labels.filter(|n| self.names.contains(n)) };
         *self.bytes.entry(group).or_default() += bytes;
     }
 
@@ -119,18 +116,20 @@ pub(crate) fn truncate<T>(mut all: Vec<T>, limit: usize) -> Vec<T> {
     all
 }
 
-/// Whether a label set passes one of the sets; no sets: it does.
-pub(crate) fn passes(sets: &[Vec<Matcher>], labels: &Labels) -> bool {
-    sets.is_empty() || sets.iter().any(|set| set.iter().all(|m| m.matches_labels(labels)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn shares() {
-        for (range, want) in [((0, 100), 1.0), ((10, 21), 1.0), ((21, 30), 0.0), ((0, 10), 0.0), ((15, 30), 0.5), ((0, 15), 0.5)] {
+        for (range, want) in [
+            ((0, 100), 1.0),
+            ((10, 21), 1.0),
+            ((21, 30), 0.0),
+            ((0, 10), 0.0),
+            ((15, 30), 0.5),
+            ((0, 15), 0.5),
+        ] {
             assert_eq!(share(10, 20, range.0, range.1), want, "{range:?}");
         }
         assert_eq!(share(10, 10, 10, 11), 1.0);

@@ -13,7 +13,6 @@ mod read;
 mod stream;
 mod tail;
 #[cfg(test)]
-#[cfg(any())]
 mod tests;
 
 use std::sync::Arc;

@@ -174,25 +174,19 @@ impl Leaf for EntryLeaf {
         // finished an entry's line is empty, and its place is in `places`.
         let mut text: Vec<u8> = Vec::new();
         let mut places: Vec<(usize, usize)> = Vec::new();
-        let rows = walk(
-            block,
-            window,
-            self.prefilter.as_ref(),
-            out,
-            |entry, metadata| {
-                let pairs = metadata.pairs.iter().copied();
-                let processed = match std::str::from_utf8(entry.line) {
-                    Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
-                    Err(_) => pipeline.process_bytes(entry.ts_ns, entry.line, pairs)?,
-                };
-                let Processed { line, labels, metadata: kept, parsed } = processed;
-                let place = text.len();
-                text.extend_from_slice(line.as_bytes());
-                places.push((place, text.len()));
-                let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
-                Some(LogEntry { labels, metadata: kept, parsed, ts_ns: entry.ts_ns, line: Bytes::new(), key })
-            },
-        )?;
+        let rows = walk(block, window, self.prefilter.as_ref(), out, |entry, metadata| {
+            let pairs = metadata.pairs.iter().copied();
+            let processed = match std::str::from_utf8(entry.line) {
+                Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
+                Err(_) => pipeline.process_bytes(entry.ts_ns, entry.line, pairs)?,
+            };
+            let Processed { line, labels, metadata: kept, parsed } = processed;
+            let place = text.len();
+            text.extend_from_slice(line.as_bytes());
+            places.push((place, text.len()));
+            let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
+            Some(LogEntry { labels, metadata: kept, parsed, ts_ns: entry.ts_ns, line: Bytes::new(), key })
+        })?;
         let text = Bytes::from(text);
         for (entry, (from, to)) in out.iter_mut().zip(places) {
             entry.line = text.slice(from..to);
@@ -229,21 +223,15 @@ impl Leaf for ExtractLeaf {
         window: Window,
         out: &mut Vec<LogSample>,
     ) -> Result<u64> {
-        let rows = walk(
-            block,
-            window,
-            self.prefilter.as_ref(),
-            out,
-            |entry, metadata| {
-                let pairs = metadata.pairs.iter().copied();
-                let (value, labels) = match std::str::from_utf8(entry.line) {
-                    Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
-                    Err(_) => pipeline.process(entry.ts_ns, &String::from_utf8_lossy(entry.line), pairs)?,
-                };
-                let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
-                Some(LogSample { labels, ts_ns: entry.ts_ns, value, key })
-            },
-        )?;
+        let rows = walk(block, window, self.prefilter.as_ref(), out, |entry, metadata| {
+            let pairs = metadata.pairs.iter().copied();
+            let (value, labels) = match std::str::from_utf8(entry.line) {
+                Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
+                Err(_) => pipeline.process(entry.ts_ns, &String::from_utf8_lossy(entry.line), pairs)?,
+            };
+            let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
+            Some(LogSample { labels, ts_ns: entry.ts_ns, value, key })
+        })?;
         ensure_order(out, window.direction);
         Ok(rows)
     }
@@ -263,7 +251,9 @@ impl TailPipeline {
         let text = std::str::from_utf8(line).ok()?;
         let processed = self.0.process(ts_ns, text, metadata)?;
         let out = match &processed.line {
-            std::borrow::Cow::Borrowed(same) if same.len() == line.len() && same.as_ptr() == line.as_ptr() => {
+            std::borrow::Cow::Borrowed(same)
+                if same.len() == line.len() && same.as_ptr() == line.as_ptr() =>
+            {
                 line.clone()
             }
             other => Bytes::copy_from_slice(other.as_bytes()),

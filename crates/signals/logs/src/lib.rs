@@ -38,6 +38,8 @@ pub(crate) mod leaf;
 pub mod merge;
 pub(crate) mod postings;
 pub(crate) mod scan;
+#[cfg(test)]
+mod suite;
 
 pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport};
 pub use head::{FlushOptions, FlushReport, Head, HeadConfig};

@@ -80,7 +80,14 @@ async fn next_batch<T>(source: &mut Source<T>) -> Result<Option<std::vec::IntoIt
 impl<T: Item> Merge<T> {
     fn new(sources: Vec<Source<T>>, direction: Direction, limit: usize) -> Self {
         let remaining = if limit == 0 { usize::MAX } else { limit };
-        Self { sources, started: false, direction, remaining, heap: BinaryHeap::new(), copies: Copies::default() }
+        Self {
+            sources,
+            started: false,
+            direction,
+            remaining,
+            heap: BinaryHeap::new(),
+            copies: Copies::default(),
+        }
     }
 
     fn into_stream(self) -> BoxStream<'static, Result<Vec<T>>> {
@@ -166,7 +173,8 @@ mod tests {
     #[tokio::test]
     async fn ordered_and_without_copies() {
         let a = source(vec![vec![sample(1, 1), sample(2, 1)], vec![], vec![sample(2, 2), sample(9, 1)]]);
-        let b = source(vec![vec![sample(2, 1), sample(2, 3)], vec![sample(9, 1), sample(9, 1), sample(10, 1)]]);
+        let b =
+            source(vec![vec![sample(2, 1), sample(2, 3)], vec![sample(9, 1), sample(9, 1), sample(10, 1)]]);
         let merged: Vec<_> = merge_samples(vec![a, source(vec![]), b]).collect().await;
         let got: Vec<(i64, u64)> =
             merged.into_iter().flat_map(|b| b.unwrap()).map(|s| (s.ts_ns, s.key)).collect();

@@ -35,7 +35,8 @@ impl Postings {
     pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let mut hits: Option<RoaringBitmap> = None;
         for matcher in matchers.iter().filter(|m| !m.matches_empty()) {
-            let with = self.streams_where(&matcher.name, |value| matcher.matches(value), matcher.set_values());
+            let with =
+                self.streams_where(&matcher.name, |value| matcher.matches(value), matcher.set_values());
             hits = Some(match hits {
                 Some(hits) => hits & with,
                 None => with,
@@ -103,9 +104,8 @@ mod tests {
             vec![m(Equal, "none", "x")],
             vec![m(Regex, "env", "e1|")],
         ] {
-            let want: Vec<u32> = (0..60)
-                .filter(|i| set.iter().all(|m| m.matches_labels(&streams[*i as usize])))
-                .collect();
+            let want: Vec<u32> =
+                (0..60).filter(|i| set.iter().all(|m| m.matches_labels(&streams[*i as usize]))).collect();
             assert_eq!(postings.select(&set).iter().collect::<Vec<_>>(), want, "{set:?}");
         }
     }

@@ -60,7 +60,10 @@ impl Item for LogEntry {
         self.key
     }
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.line.len() + self.metadata.as_encoded().len() + self.parsed.as_encoded().len()
+        size_of::<Self>()
+            + self.line.len()
+            + self.metadata.as_encoded().len()
+            + self.parsed.as_encoded().len()
     }
 }
 

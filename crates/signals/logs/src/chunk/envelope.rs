@@ -158,8 +158,7 @@ pub fn unwrap(tenant: &TenantId, wanted: &ChunkRef, object: Bytes) -> Result<Chu
         .take(HEADER_BYTES_MAX as u64)
         .read_to_end(&mut json)
         .map_err(|e| damaged(&format!("header: {e}")))?;
-    let header: HeaderIn<'_> =
-        serde_json::from_slice(&json).map_err(|e| damaged(&format!("header: {e}")))?;
+    let header: HeaderIn<'_> = serde_json::from_slice(&json).map_err(|e| damaged(&format!("header: {e}")))?;
     let times = (milliseconds(header.from.get()), milliseconds(header.through.get()));
     if header.user_id != tenant.as_str()
         || header.fingerprint != wanted.fingerprint

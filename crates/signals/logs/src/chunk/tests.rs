@@ -115,7 +115,8 @@ fn object_golden_and_checks() {
 
     let header_length = u32::from_be_bytes(*object.first_chunk::<4>().unwrap()) as usize;
     let mut json = String::new();
-    std::io::Read::read_to_string(&mut snap::read::FrameDecoder::new(&object[4..header_length]), &mut json).unwrap();
+    std::io::Read::read_to_string(&mut snap::read::FrameDecoder::new(&object[4..header_length]), &mut json)
+        .unwrap();
     assert_eq!(
         json,
         "{\"fingerprint\":2748,\"userID\":\"fake\",\"from\":1700000000,\"through\":1700000000.5,\
@@ -153,8 +154,13 @@ fn times_in_the_header() {
 #[test]
 fn entries_are_ordered_and_copies_dropped() {
     let (mut open, mut symbols) = (OpenBlock::new(), Symbols::default());
-    let lines =
-        [line(5, "e", &[]), line(3, "c", &[]), line(5, "e2", &[]), line(3, "c", &[("k", "v")]), line(4, "d", &[])];
+    let lines = [
+        line(5, "e", &[]),
+        line(3, "c", &[]),
+        line(5, "e2", &[]),
+        line(3, "c", &[("k", "v")]),
+        line(4, "d", &[]),
+    ];
     lines.iter().for_each(|l| assert!(append(&mut open, &mut symbols, l)));
     lines.iter().for_each(|l| assert!(!append(&mut open, &mut symbols, l)));
     let block = open.cut(Codec::None, 0).unwrap().unwrap();

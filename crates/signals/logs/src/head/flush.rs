@@ -51,7 +51,12 @@ fn file_safe(node: &str) -> String {
 impl Head {
     /// Writes everything to the bucket. The head stays readable and may be flushed again: the same chunks have the same names, and
     /// an index file's name ends with its checksum. After an error nothing is visible but what earlier tables already show.
-    pub async fn flush(&self, bucket: &Bucket, tenant: &TenantId, options: &FlushOptions) -> Result<FlushReport> {
+    pub async fn flush(
+        &self,
+        bucket: &Bucket,
+        tenant: &TenantId,
+        options: &FlushOptions,
+    ) -> Result<FlushReport> {
         let streams = self.0.index.read().streams.clone();
         let config = &self.0.config;
         let mut report = FlushReport::default();
@@ -64,7 +69,8 @@ impl Head {
         let mut written = futures::stream::iter(uploads)
             .map(|chunk| async move {
                 let (stream, chunk) = chunk?;
-                let (meta, bytes) = self.upload(bucket, tenant, stream, &chunk.symbols, &chunk.blocks).await?;
+                let (meta, bytes) =
+                    self.upload(bucket, tenant, stream, &chunk.symbols, &chunk.blocks).await?;
                 Ok::<_, Error>((stream, meta, bytes))
             })
             .buffered(UPLOADS);
@@ -117,7 +123,8 @@ impl Head {
         let bytes = object.len() as u64;
         bucket.put(&path, object.into()).await.map_err(|e| layout::failed("writing", &path, &e))?;
         // As Loki counts: lines, metadata references, the text of the symbols.
-        let plain = blocks.iter().map(|b| u64::from(b.uncompressed_bytes)).sum::<u64>() + symbols.text_bytes() as u64;
+        let plain =
+            blocks.iter().map(|b| u64::from(b.uncompressed_bytes)).sum::<u64>() + symbols.text_bytes() as u64;
         let meta = ChunkMeta {
             from_ms: reference.from_ms,
             through_ms: reference.through_ms,

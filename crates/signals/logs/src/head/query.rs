@@ -61,7 +61,11 @@ impl Head {
     }
 
     /// Fields found in the newest lines that pass.
-    pub async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
+    pub async fn detected_fields(
+        &self,
+        ctx: &QueryContext,
+        select: &EntrySelect,
+    ) -> Result<Vec<DetectedField>> {
         crate::fields::detect(self.entries(ctx, &crate::fields::sample_of(select)).await?).await
     }
 }

@@ -192,7 +192,8 @@ fn rfc3339(ts_ns: i64) -> String {
 
 impl HeadStream {
     pub fn new(info: StreamInfo, codec: Codec) -> Self {
-        let state = State { oldest_ns: i64::MAX, newest_ns: i64::MIN, open: OpenBlock::new(), ..State::default() };
+        let state =
+            State { oldest_ns: i64::MAX, newest_ns: i64::MIN, open: OpenBlock::new(), ..State::default() };
         Self { info: Arc::new(info), codec, state: Mutex::new(state) }
     }
 

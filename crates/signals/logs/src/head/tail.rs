@@ -115,7 +115,8 @@ impl Tail {
                     }
                 }
                 Err(RecvError::Lagged(batches)) => {
-                    self.ctx.missed(format!("tail: the reader was too slow and lost {batches} batches of lines"));
+                    self.ctx
+                        .missed(format!("tail: the reader was too slow and lost {batches} batches of lines"));
                 }
                 Err(RecvError::Closed) => return None,
             }

@@ -105,7 +105,8 @@ fn golden_bytes() {
     let fingerprints_at = want.len() as u64;
     section(&mut want, &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2]);
     let mut toc = Vec::new();
-    let places = [5, series_at, label_indices_at, label_table_at, postings_at, postings_table_at, fingerprints_at];
+    let places =
+        [5, series_at, label_indices_at, label_table_at, postings_at, postings_table_at, fingerprints_at];
     for number in places.into_iter().chain([1000, 1010]) {
         toc.extend_from_slice(&number.to_be_bytes());
     }

@@ -49,7 +49,8 @@ pub fn encode(series: &[SeriesMeta]) -> Result<Encoded> {
     out.push(VERSION);
 
     // Symbols: all names and values, sorted.
-    let texts: BTreeSet<&str> = series.iter().flat_map(|s| s.labels.iter()).flat_map(|(n, v)| [n, v]).collect();
+    let texts: BTreeSet<&str> =
+        series.iter().flat_map(|s| s.labels.iter()).flat_map(|(n, v)| [n, v]).collect();
     let symbols: HashMap<&str, u32> = texts.iter().zip(0u32..).map(|(s, i)| (*s, i)).collect();
     let symbols_at = out.len();
     let mut body = Vec::new();
@@ -66,8 +67,8 @@ pub fn encode(series: &[SeriesMeta]) -> Result<Encoded> {
     let (mut from_ms, mut through_ms) = (i64::MAX, i64::MIN);
     for (i, one) in series.iter().enumerate() {
         pad(&mut out, 16);
-        let reference = u32::try_from(out.len() / 16)
-            .map_err(|_| Error::invalid("index file: exceeds 64 GiB"))?;
+        let reference =
+            u32::try_from(out.len() / 16).map_err(|_| Error::invalid("index file: exceeds 64 GiB"))?;
         all.push(reference);
         if i % FINGERPRINT_INTERVAL == 0 {
             fingerprints.push((u64::from(reference), one.fingerprint));

@@ -4,12 +4,14 @@
 //! **Must not know** storage: it asks a [`StreamSource`], which the stores implement with the pipelines that this crate
 //! compiles. Nor HTTP, gRPC, chunk encodings.
 
+pub mod engine;
 pub mod extract;
 pub mod pipeline;
 pub mod source;
 pub mod syntax;
 pub mod template;
 
+pub use engine::{Engine, EngineConfig};
 pub use extract::{LogLeaf, SampleLeaf, StreamExtractor};
 pub use pipeline::{LineFilter, Pipeline, Processed, StreamPipeline};
 pub use source::StreamSource;

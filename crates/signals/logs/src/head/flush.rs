@@ -62,15 +62,16 @@ impl Head {
         let mut report = FlushReport::default();
         // By day; a chunk belongs to every day it touches.
         let mut tables: BTreeMap<i64, Vec<SeriesMeta>> = BTreeMap::new();
-        let uploads = streams.iter().flat_map(|stream| match stream.finish(config) {
-            Ok(chunks) => chunks.into_iter().map(|c| Ok((stream, c))).collect::<Vec<_>>(),
+        // Owned streams: with borrowed ones the future is not `Send` for every lifetime, and nobody could spawn it.
+        let uploads = streams.iter().cloned().flat_map(|stream| match stream.finish(config) {
+            Ok(chunks) => chunks.into_iter().map(|c| Ok((stream.clone(), c))).collect::<Vec<_>>(),
             Err(error) => vec![Err(error)],
         });
         let mut written = futures::stream::iter(uploads)
             .map(|chunk| async move {
                 let (stream, chunk) = chunk?;
                 let (meta, bytes) =
-                    self.upload(bucket, tenant, stream, &chunk.symbols, &chunk.blocks).await?;
+                    self.upload(bucket, tenant, &stream, &chunk.symbols, &chunk.blocks).await?;
                 Ok::<_, Error>((stream, meta, bytes))
             })
             .buffered(UPLOADS);

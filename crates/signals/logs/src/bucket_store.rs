@@ -4,6 +4,8 @@
 //! place. What cannot be read is named in the query's report, and the rest is answered.
 
 mod select;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,6 +61,9 @@ impl Default for BucketStoreConfig {
         }
     }
 }
+
+/// Chunks that a query with a limit fetches ahead at most.
+const READ_AHEAD_LIMITED: usize = 3;
 
 /// What [`BucketStore::sync`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -294,8 +299,11 @@ impl BucketStore {
                 }
             }))
         });
+        // A limit is mostly reached early.
+        let ahead =
+            self.0.config.read_ahead_chunks.min(if limit == 0 { usize::MAX } else { READ_AHEAD_LIMITED });
         let chunks = fetches
-            .buffered(self.0.config.read_ahead_chunks.max(1))
+            .buffered(ahead.max(1))
             .map(|fetched| fetched.map_err(|e| Error::internal(format!("fetching a chunk: {e}"))))
             .boxed();
         let mut scan = Scan::new(ctx, leaf, (start_ns, end_ns), direction, limit);

@@ -29,6 +29,7 @@
 
 pub mod bucket_store;
 pub mod chunk;
+pub mod compact;
 mod fields;
 pub(crate) mod figures;
 pub mod head;
@@ -42,5 +43,6 @@ pub(crate) mod scan;
 mod suite;
 
 pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport};
+pub use compact::{CompactConfig, CompactReport, compact_tenant, tenants};
 pub use head::{FlushOptions, FlushReport, Head, HeadConfig};
 pub use merge::{merge_entries, merge_samples};

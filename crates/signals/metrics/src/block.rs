@@ -31,7 +31,7 @@ pub(crate) mod cache;
 pub(crate) mod header;
 mod index_writer;
 pub mod meta;
-mod reader;
+pub(crate) mod reader;
 mod upload;
 pub(crate) mod writer;
 
@@ -62,7 +62,8 @@ pub const NO_COMPACT_MARK_FILE: &str = "no-compact-mark.json";
 
 /// `metrics/<tenant>`.
 pub fn tenant_path(tenant: &TenantId) -> Path {
-    Path::from_iter([PREFIX, tenant.as_str()])
+    // As it is: `Path::from` would write `*`, which a tenant id may contain, as `%2A`. The alphabet of ids keeps this safe.
+    Path::parse(format!("{PREFIX}/{tenant}")).unwrap_or_else(|_| Path::from_iter([PREFIX, tenant.as_str()]))
 }
 
 /// `metrics/<tenant>/<ULID>`.

@@ -39,9 +39,9 @@ const CHUNK_GAP_BYTES: u64 = 64 << 10;
 /// Largest request for chunks.
 const CHUNK_READ_BYTES_MAX: u64 = 4 << 20;
 /// Chunks of a batch of series, about.
-const BATCH_BYTES: u64 = 4 << 20;
+pub(crate) const BATCH_BYTES: u64 = 4 << 20;
 /// Batches fetched ahead.
-const BATCHES_AHEAD: usize = 3;
+pub(crate) const BATCHES_AHEAD: usize = 3;
 /// Series whose records are read in one go.
 const RECORDS_BATCH: usize = 1024;
 
@@ -290,6 +290,16 @@ impl Block {
         ctx: &QueryContext,
         select: &SeriesSelect,
     ) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
+        self.select_in_batches(ctx, select, BATCH_BYTES).await
+    }
+
+    /// As [`Block::select`]; about [`BATCHES_AHEAD`] times `batch_bytes` of chunks are held.
+    pub(crate) async fn select_in_batches(
+        &self,
+        ctx: &QueryContext,
+        select: &SeriesSelect,
+        batch_bytes: u64,
+    ) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
         ctx.check()?;
         if !self.meta.overlaps(select.start_ms, select.end_ms) {
             return Ok(stream::empty().boxed());
@@ -298,7 +308,7 @@ impl Block {
         let header = self.header(Some(ctx)).await?;
         let ids = self.find(ctx, &header, &select.matchers).await?;
         let reservation = Arc::new(ctx.reserve(4 * ids.len())?);
-        Ok(self.series_stream(ctx, header, ids, select, Encodings::Floats, reservation))
+        Ok(self.series_stream(ctx, header, ids, select, (Encodings::Floats, batch_bytes), reservation))
     }
 
     fn series_stream(
@@ -307,7 +317,7 @@ impl Block {
         header: Arc<IndexHeader>,
         ids: Vec<u32>,
         select: &SeriesSelect,
-        encodings: Encodings,
+        (encodings, batch_bytes): (Encodings, u64),
         keep: impl Send + Sync + Clone + 'static,
     ) -> BoxStream<'static, Result<SeriesChunks>> {
         let range = (select.start_ms, select.end_ms);
@@ -316,7 +326,7 @@ impl Block {
             RECORDS_BATCH
         } else {
             let per_series = self.bytes() / self.meta.stats.series.max(1);
-            (BATCH_BYTES / per_series.max(1)).clamp(16, RECORDS_BATCH as u64) as usize
+            (batch_bytes / per_series.max(1)).clamp(4, RECORDS_BATCH as u64) as usize
         };
         let batches: Vec<Vec<u32>> = ids.chunks(batch).map(<[u32]>::to_vec).collect();
         drop(ids);
@@ -515,12 +525,16 @@ impl Block {
     }
 
     /// Every series of the block with all of its chunks, native histograms too, for compaction.
-    pub(crate) async fn scan(&self, ctx: &QueryContext) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
+    pub(crate) async fn scan(
+        &self,
+        ctx: &QueryContext,
+        batch_bytes: u64,
+    ) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
         let header = self.header(None).await?;
         let ids = self.read_postings(None, &[header.all()]).await?.pop().unwrap_or_default();
         let all =
             SeriesSelect { matchers: Vec::new(), start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false };
-        Ok(self.series_stream(ctx, header, ids, &all, Encodings::All, ()))
+        Ok(self.series_stream(ctx, header, ids, &all, (Encodings::All, batch_bytes), ()))
     }
 
     pub async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {

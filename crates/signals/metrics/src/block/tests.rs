@@ -202,7 +202,7 @@ async fn unknown_encodings_are_reported() {
     let series: Vec<_> = block.select(&ctx, &everything()).await.unwrap().collect().await;
     assert_eq!(series.len(), 1);
     assert!(ctx.report().missed[0].contains("left out"));
-    let mut scan = block.scan(&ctx).await.unwrap();
+    let mut scan = block.scan(&ctx, 1 << 20).await.unwrap();
     assert!(scan.next().await.unwrap().is_err());
 }
 

@@ -1,0 +1,398 @@
+//! All tenants' blocks in the bucket, and the Store API's reads over them.
+//!
+//! [`BucketStore::sync`] lists the bucket once, loads `meta.json` of new blocks and publishes a snapshot; reads work on the
+//! snapshot they found. Indexes are read when they are needed, through [`BlockCaches`].
+//!
+//! What a read shows:
+//! - a block without `meta.json` does not exist yet, or no more;
+//! - a block whose samples are all in another one (a compaction that has not removed its sources) is not asked;
+//! - a block with a deletion mark is dropped at the second sync that sees the mark. Whatever replaced it was complete before the
+//!   mark was written, so the second listing has it for sure;
+//! - downsampled blocks (Thanos) are not asked;
+//! - a block that cannot be read is named in [`QueryContext::missed`]; the read fails where no block could be read at all.
+//!
+//! External labels of foreign blocks (`thanos.labels`) are not added to series.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use triptych_blob::Bucket;
+use triptych_model::labels::METRIC_NAME;
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
+};
+use triptych_model::{Error, Kind, Labels, Result, TenantId};
+use triptych_runtime::QueryContext;
+
+use crate::block::reader::{BATCH_BYTES, BATCHES_AHEAD};
+use crate::block::{Block, BlockCaches, BlockId, BlockMeta, block_path};
+use crate::listing::{self, BlockObjects};
+use crate::merge;
+use crate::select;
+
+/// `meta.json` files fetched at one time.
+const LOADS_MAX: usize = 16;
+/// Blocks asked at one time.
+const BLOCKS_AT_ONCE: usize = 16;
+/// Chunks that the streams of one select hold, about.
+const SELECT_BYTES: u64 = 128 << 20;
+/// A sync that sees a deletion mark for the so-manieth time drops the block.
+const MARK_SEEN_MAX: u32 = 2;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BucketStoreConfig {
+    /// Memory for parsed index headers (symbols, tables of postings), in bytes.
+    pub header_cache_bytes_max: u64,
+    /// Memory for pages of postings and series, in bytes.
+    pub page_cache_bytes_max: u64,
+}
+
+impl Default for BucketStoreConfig {
+    fn default() -> Self {
+        Self { header_cache_bytes_max: 256 << 20, page_cache_bytes_max: 256 << 20 }
+    }
+}
+
+/// What a sync found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    pub tenants: usize,
+    /// Blocks that reads ask now.
+    pub blocks: usize,
+    /// `meta.json` files that were read.
+    pub loaded: usize,
+    /// Blocks that are gone or were dropped since the sync before.
+    pub dropped: usize,
+    /// Blocks without `meta.json`.
+    pub partial: usize,
+    /// Blocks that are known and not asked: downsampled, or covered by another one.
+    pub skipped: usize,
+    /// Blocks whose `meta.json` could not be read, one sentence each. Reads of the tenant say so.
+    pub failed: Vec<String>,
+}
+
+/// All tenants' blocks. Clones share everything.
+#[derive(Clone)]
+pub struct BucketStore(Arc<Inner>);
+
+struct Inner {
+    bucket: Bucket,
+    caches: BlockCaches,
+    tenants: RwLock<Arc<HashMap<TenantId, Arc<Snapshot>>>>,
+    /// Held for the whole of a sync.
+    known: tokio::sync::Mutex<HashMap<(TenantId, BlockId), Known>>,
+}
+
+struct Known {
+    block: Block,
+    objects: BlockObjects,
+    mark_seen: u32,
+}
+
+#[derive(Default)]
+struct Snapshot {
+    /// Ascending by time.
+    blocks: Vec<Block>,
+    failed: Vec<String>,
+}
+
+impl BucketStore {
+    pub fn new(bucket: Bucket, config: BucketStoreConfig) -> Self {
+        let caches = BlockCaches::new(config.header_cache_bytes_max, config.page_cache_bytes_max);
+        Self(Arc::new(Inner {
+            bucket,
+            caches,
+            tenants: RwLock::default(),
+            known: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Finds new and vanished blocks. An error leaves everything as it was.
+    pub async fn sync(&self) -> Result<SyncReport> {
+        self.sync_owned(|_, _| true).await
+    }
+
+    /// As [`BucketStore::sync`], for the blocks that `owns` accepts.
+    pub async fn sync_owned(&self, owns: impl Fn(&TenantId, BlockId) -> bool) -> Result<SyncReport> {
+        let inner = &*self.0;
+        let mut known = inner.known.lock().await;
+        let mut listed = listing::list_all(&inner.bucket).await?;
+        listed.retain(|(tenant, id), _| owns(tenant, *id));
+        let mut report = SyncReport::default();
+        report.partial = listed.values().filter(|o| !o.has_meta()).count();
+        listed.retain(|_, objects| objects.has_meta());
+
+        let before = known.len();
+        known.retain(|key, _| listed.contains_key(key));
+        let mut loads = Vec::new();
+        for ((tenant, id), objects) in listed {
+            match known.get_mut(&(tenant.clone(), id)) {
+                Some(one) => {
+                    one.mark_seen += u32::from(objects.is_marked());
+                    one.objects = objects;
+                }
+                None => loads.push((tenant, id, objects)),
+            }
+        }
+        report.dropped = before - known.len();
+
+        let mut failed: HashMap<TenantId, Vec<String>> = HashMap::new();
+        let loads = loads.into_iter().map(|(tenant, id, objects)| async move {
+            let block =
+                Block::load(&inner.bucket, block_path(&tenant, id), objects.sizes.clone(), &inner.caches);
+            (block.await, tenant, id, objects)
+        });
+        let mut loads = stream::iter(loads).buffer_unordered(LOADS_MAX);
+        while let Some((block, tenant, id, objects)) = loads.next().await {
+            match block {
+                Ok(block) => {
+                    report.loaded += 1;
+                    let mark_seen = u32::from(objects.is_marked());
+                    known.insert((tenant, id), Known { block, objects, mark_seen });
+                }
+                // Removed since it was listed.
+                Err(e) if e.kind == Kind::NotFound => report.partial += 1,
+                Err(e) => {
+                    report.failed.push(e.to_string());
+                    failed.entry(tenant).or_default().push(e.to_string());
+                }
+            }
+        }
+        drop(loads);
+
+        let mut shown: HashMap<TenantId, Vec<Block>> = HashMap::new();
+        for ((tenant, _), one) in known.iter() {
+            if one.mark_seen >= MARK_SEEN_MAX {
+                report.dropped += usize::from(one.mark_seen == MARK_SEEN_MAX);
+            } else if one.block.meta().thanos.downsample.resolution != 0 {
+                report.skipped += 1;
+            } else {
+                shown.entry(tenant.clone()).or_default().push(one.block.clone());
+            }
+        }
+        let mut tenants: HashMap<TenantId, Arc<Snapshot>> = HashMap::new();
+        for tenant in failed.keys() {
+            shown.entry(tenant.clone()).or_default();
+        }
+        for (tenant, mut blocks) in shown {
+            let marked =
+                |b: &Block| known.get(&(tenant.clone(), b.meta().ulid)).is_some_and(|k| k.mark_seen > 0);
+            // What will be dropped soon must not hide what stays.
+            let covered = listing::covered(blocks.iter().filter(|b| !marked(b)).map(Block::meta));
+            let count = blocks.len();
+            blocks.retain(|b| !covered.contains_key(&b.meta().ulid));
+            report.skipped += count - blocks.len();
+            report.blocks += blocks.len();
+            blocks.sort_by_key(|b| (b.meta().start_ms, b.meta().ulid));
+            let failed = failed.remove(&tenant).unwrap_or_default();
+            tenants.insert(tenant, Arc::new(Snapshot { blocks, failed }));
+        }
+        report.tenants = tenants.len();
+        *inner.tenants.write() = Arc::new(tenants);
+        Ok(report)
+    }
+
+    /// Tenants that have blocks, in no order.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.0.tenants.read().keys().cloned().collect()
+    }
+
+    /// What `meta.json` of a tenant's blocks says, ascending by time.
+    pub fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta> {
+        self.snapshot(tenant).blocks.iter().map(|b| b.meta().clone()).collect()
+    }
+
+    /// Memory held by the index caches, about, in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        self.0.caches.bytes()
+    }
+
+    fn snapshot(&self, tenant: &TenantId) -> Arc<Snapshot> {
+        self.0.tenants.read().get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// The blocks of the query's tenant that overlap the range; blocks that are known to be unreadable are reported.
+    fn in_range(&self, ctx: &QueryContext, start_ms: i64, end_ms: i64) -> Vec<Block> {
+        let snapshot = self.snapshot(ctx.tenant());
+        for sentence in &snapshot.failed {
+            ctx.missed(sentence.clone());
+        }
+        snapshot.blocks.iter().filter(|b| b.meta().overlaps(start_ms, end_ms)).cloned().collect()
+    }
+
+    /// Asks every block; those that fail are reported, and all of them failing is an error.
+    async fn each<T, F: Future<Output = Result<T>> + Send>(
+        &self,
+        ctx: &QueryContext,
+        blocks: Vec<Block>,
+        ask: impl Fn(Block) -> F,
+    ) -> Result<Vec<T>> {
+        let asked = blocks.into_iter().map(|block| {
+            let path = block.path().clone();
+            let answer = ask(block);
+            async move { (path, answer.await) }
+        });
+        let mut answers = stream::iter(asked).buffered(BLOCKS_AT_ONCE);
+        let mut found = Vec::new();
+        let mut last_error = None;
+        while let Some((path, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => found.push(answer),
+                Err(e) if is_fatal(ctx, &e) => return Err(e),
+                Err(e) => {
+                    ctx.missed(format!("{path}: {e}"));
+                    last_error = Some(e);
+                }
+            }
+        }
+        match last_error {
+            Some(e) if found.is_empty() => Err(e),
+            _ => Ok(found),
+        }
+    }
+
+    /// The matching series of all blocks, each once, in ascending order of labels.
+    pub async fn select(
+        &self,
+        ctx: &QueryContext,
+        select: &SeriesSelect,
+    ) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
+        let blocks = self.in_range(ctx, select.start_ms, select.end_ms);
+        let share = SELECT_BYTES / (BATCHES_AHEAD * blocks.len().max(1)) as u64;
+        let batch_bytes = share.clamp(64 << 10, BATCH_BYTES);
+        let streams = self
+            .each(ctx, blocks, |block| {
+                let (ctx, select) = (ctx.clone(), select.clone());
+                async move {
+                    let series = block.select_in_batches(&ctx, &select, batch_bytes).await?;
+                    Ok(or_missed(series, ctx, block))
+                }
+            })
+            .await?;
+        Ok(merge::merge_chunks(streams))
+    }
+
+    pub async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
+        let (start_ms, end_ms) = select::range(select);
+        let blocks = self.in_range(ctx, start_ms, end_ms);
+        let lists =
+            self.each(ctx, blocks, |block| async move { block.label_names(ctx, select).await }).await?;
+        Ok(merge::merge_strings(lists, select.limit))
+    }
+
+    pub async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &LabelsSelect,
+    ) -> Result<Vec<String>> {
+        let (start_ms, end_ms) = select::range(select);
+        let blocks = self.in_range(ctx, start_ms, end_ms);
+        let lists = self
+            .each(ctx, blocks, |block| async move { block.label_values(ctx, name, select).await })
+            .await?;
+        Ok(merge::merge_strings(lists, select.limit))
+    }
+
+    /// Sorted label sets of the series that match any of the sets and have samples in the range.
+    pub async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
+        let (start_ms, end_ms) = select::range(select);
+        let blocks = self.in_range(ctx, start_ms, end_ms);
+        let lists = self.each(ctx, blocks, |block| async move { block.series(ctx, select).await }).await?;
+        Ok(merge::merge_series(lists, select.limit))
+    }
+
+    /// Blocks hold no metadata: nothing. It comes from what is recent.
+    pub async fn metadata(
+        &self,
+        ctx: &QueryContext,
+        _metric: &str,
+        _limit: usize,
+    ) -> Result<Vec<MetricMetadata>> {
+        ctx.check()?;
+        Ok(Vec::new())
+    }
+
+    /// Blocks hold no exemplars: nothing. They come from what is recent.
+    pub async fn exemplars(
+        &self,
+        ctx: &QueryContext,
+        _select: &LabelsSelect,
+    ) -> Result<Vec<SeriesExemplars>> {
+        ctx.check()?;
+        Ok(Vec::new())
+    }
+
+    /// Totals over all blocks; names and values of those that overlap the newest one.
+    pub async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
+        let all = self.in_range(ctx, i64::MIN, i64::MAX);
+        let Some(newest) = all.iter().map(Block::meta).max_by_key(|m| m.end_ms).cloned() else {
+            return Ok(CardinalityStats::default());
+        };
+        let mut stats: Vec<CardinalityStats> = all
+            .iter()
+            .map(|b| CardinalityStats {
+                series: b.meta().stats.series,
+                chunks: b.meta().stats.chunks,
+                samples: b.meta().stats.samples,
+                start_ms: b.meta().start_ms,
+                end_ms: b.meta().end_ms - 1,
+                ..CardinalityStats::default()
+            })
+            .collect();
+        let recent =
+            all.into_iter().filter(|b| b.meta().overlaps(newest.start_ms, newest.end_ms - 1)).collect();
+        let names = self.each(ctx, recent, |block| async move {
+            let series_by_metric = block.series_by_value(ctx, METRIC_NAME).await?;
+            let header = block.header(Some(ctx)).await?;
+            let values_by_label =
+                header.names().map(|(name, count)| (name.to_owned(), count as u64)).collect();
+            Ok(CardinalityStats {
+                // Counted already; 1 says that there is something.
+                series: 1,
+                start_ms: i64::MAX,
+                end_ms: i64::MIN,
+                series_by_metric,
+                values_by_label,
+                ..CardinalityStats::default()
+            })
+        });
+        stats.extend(names.await?);
+        Ok(merge::merge_cardinality(stats, limit))
+    }
+}
+
+/// Whether the query is over, rather than one block unreadable.
+fn is_fatal(ctx: &QueryContext, e: &Error) -> bool {
+    matches!(e.kind, Kind::Exhausted | Kind::Cancelled | Kind::Invalid) || ctx.check().is_err()
+}
+
+/// Ends a block's stream at an error and reports it, where the query itself can go on.
+fn or_missed(
+    series: BoxStream<'static, Result<SeriesChunks>>,
+    ctx: QueryContext,
+    block: Block,
+) -> BoxStream<'static, Result<SeriesChunks>> {
+    series
+        .scan(false, move |ended, item| {
+            let next = match item {
+                _ if *ended => None,
+                Err(e) if !is_fatal(&ctx, &e) => {
+                    ctx.missed(format!("{}: {e}", block.path()));
+                    None
+                }
+                item => Some(item),
+            };
+            *ended = next.as_ref().is_none_or(Result::is_err);
+            std::future::ready(next)
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,235 @@
-//! triptych-ingester
+//! Takes sealed batches, keeps them (write-ahead log, heads), answers about them, and brings them to the bucket.
+//!
+//! **Owns** when things happen: acknowledgement after the fsync, generations, flushes and their retries, the memory ceiling, replay
+//! after a start, drain before an end.
+//! **Must not know** any format: what a head is, how it is read, merged and written is the signals' business. The three doors
+//! ([`metrics`], [`logs`], [`traces`]) plug them in.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`config`] | [`Config`] |
+//! | [`generation`] | the mechanics shared by the signals: append + WAL, rotate, flush, retain, replay |
+//! | [`metrics`], [`logs`], [`traces`] | the doors: heads of the signal, and the Store API over several generations |
+//! | [`record`] | what rests in the write-ahead log |
+//! | [`memory`] | the ceiling on all heads |
+//! | [`telemetry`] | our own metrics |
+//!
+//! # Layout on disk
+//! `<data_dir>/wal/{metrics,logs,traces}/00000001.wal`: see `triptych_wal`. Nothing else.
+//!
+//! # Consistency
+//! I1, I2 and the table "the process dies" of `docs/ARCHITECTURE.md` are kept by [`generation`]. A push is acknowledged after the fsync
+//! of its group. It was applied to the head before: a reader may see a sample whose write then fails; the writer sends it again, copies
+//! are merged by their natural key. A push that is refused for memory, queue or shutdown was not applied.
+//!
+//! # Memory
+//! Heads of all generations, waiting and retained ones included: `memory_bytes_max`, looked at before each append, so it can be passed
+//! by what the writes in flight add (`in_flight_bytes_max`, decompressed). The WAL's queue: `wal_queue_bytes_max` per signal. Replay
+//! flushes as it goes when the heads it builds pass three quarters of the ceiling.
+//!
+//! # Known holes
+//! - A tenant whose flush fails for ever holds up the generations after it: their segments cannot be deleted before its own.
+//! - A tail of logs that follows a rotation may miss lines that were appended between the last batch and the change of heads only
+//!   if it is slow enough to lag; then it says so.
+
+mod config;
+mod generation;
+mod logs;
+mod memory;
+mod metrics;
+mod record;
+mod telemetry;
+mod traces;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use triptych_blob::Bucket;
+use triptych_config::TenantLimits;
+use triptych_model::push::PushReport;
+use triptych_model::{Error, Result, Signal, batch};
+use triptych_rpc::{Ingest, LogsStore, MetricsStore, WriteContext};
+use triptych_runtime::runtimes::Handles;
+use triptych_runtime::{MemoryBudget, SharedClock, Tasks};
+use triptych_wal::Wal;
+
+pub use config::{Config, GenerationConfig};
+
+use generation::{Generations, Kind, Shared};
+use memory::Memory;
+
+/// What the ingester is built from.
+pub struct Deps {
+    pub bucket: Bucket,
+    /// Local and durable; the ingester's own.
+    pub data_dir: PathBuf,
+    pub clock: SharedClock,
+    pub pools: Handles,
+    pub limits: TenantLimits,
+    /// The name of this ingester among all; stands in what it writes. Restarts keep it.
+    pub node: String,
+}
+
+/// See the module. Clones are the same ingester.
+#[derive(Clone)]
+pub struct Ingester(Arc<Inner>);
+
+struct Inner {
+    config: Arc<Config>,
+    pools: Handles,
+    memory: Arc<Memory>,
+    in_flight: MemoryBudget,
+    metrics: Arc<Generations<metrics::Metrics>>,
+    logs: Arc<Generations<logs::Logs>>,
+    traces: Arc<Generations<traces::Traces>>,
+}
+
+/// What a writer that met a full budget of writes in flight is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Config {
+    /// Opens the write-ahead logs. Nothing is served before [`Ingester::start`].
+    pub fn build(self, deps: Deps) -> Result<Ingester> {
+        let config = Arc::new(self);
+        let memory = Arc::new(Memory::new(config.memory_bytes_max));
+        let shared = Shared {
+            config: config.clone(),
+            clock: deps.clock.clone(),
+            memory: memory.clone(),
+            flush_pool: deps.pools.background.clone(),
+            node: deps.node.clone(),
+        };
+        let wal = |signal: Signal| {
+            Wal::open(&deps.data_dir.join("wal").join(signal.as_str()), signal.as_str(), &config.wal())
+        };
+        let metrics = Generations::new(
+            metrics::Metrics::new(&deps),
+            config.metrics.clone(),
+            wal(Signal::Metrics)?,
+            shared.clone(),
+        );
+        let logs =
+            Generations::new(logs::Logs::new(&deps), config.logs.clone(), wal(Signal::Logs)?, shared.clone());
+        let traces =
+            Generations::new(traces::Traces::new(&deps), config.traces.clone(), wal(Signal::Traces)?, shared);
+        Ok(Ingester(Arc::new(Inner {
+            pools: deps.pools,
+            memory,
+            in_flight: MemoryBudget::new("writes in flight", config.in_flight_bytes_max),
+            config,
+            metrics: Arc::new(metrics),
+            logs: Arc::new(logs),
+            traces: Arc::new(traces),
+        })))
+    }
+}
+
+impl Ingester {
+    /// Starts the replay, in parallel for the signals, and the periodic work.
+    pub fn start(&self, tasks: &Tasks) {
+        let pool = &self.0.pools.background;
+        self.0.metrics.start(tasks, pool, ["ingester-metrics", "ingester-flush-metrics"]);
+        self.0.logs.start(tasks, pool, ["ingester-logs", "ingester-flush-logs"]);
+        self.0.traces.start(tasks, pool, ["ingester-traces", "ingester-flush-traces"]);
+        let memory = self.0.memory.clone();
+        tasks.spawn_periodic(pool, "ingester-memory", Duration::from_secs(5), move || {
+            telemetry::memory(memory.used(), memory.bytes_max());
+            std::future::ready(())
+        });
+    }
+
+    /// True when the write-ahead log is replayed: writes are taken, reads are whole.
+    pub fn is_ready(&self) -> bool {
+        self.0.metrics.is_replayed() && self.0.logs.is_replayed() && self.0.traces.is_replayed()
+    }
+
+    pub fn metrics(&self) -> Arc<dyn MetricsStore> {
+        self.0.metrics.clone()
+    }
+
+    pub fn logs(&self) -> Arc<dyn LogsStore> {
+        Arc::new(logs::Door(self.0.logs.clone()))
+    }
+
+    #[cfg(any())]
+    pub fn traces(&self) -> Arc<dyn TracesStore> {
+        self.0.traces.clone()
+    }
+
+    /// Memory that all heads hold, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.memory.used()
+    }
+
+    /// Brings everything that was acknowledged before the call to the bucket (`POST /-/flush`). Tries for as long as it is polled.
+    pub async fn flush_all(&self) {
+        let inner = &*self.0;
+        let ((), (), ()) = tokio::join!(flush(&*inner.metrics), flush(&*inner.logs), flush(&*inner.traces));
+    }
+
+    /// The end: refuses writes, flushes (if the config says so) for at most `deadline`, closes the write-ahead logs. What is not in the
+    /// bucket by then is replayed at the next start; the error says how much.
+    pub async fn drain(&self, deadline: Duration) -> Result<()> {
+        let inner = &*self.0;
+        inner.metrics.refuse_writes();
+        inner.logs.refuse_writes();
+        inner.traces.refuse_writes();
+        let mut result = Ok(());
+        if inner.config.flush_on_shutdown {
+            if !self.is_ready() {
+                result = Err(Error::unavailable("drain: the write-ahead log was not replayed yet, it stays"));
+            } else if tokio::time::timeout(deadline, self.flush_all()).await.is_err() {
+                let left = inner.metrics.unflushed() + inner.logs.unflushed() + inner.traces.unflushed();
+                result = Err(Error::unavailable(format!(
+                    "drain: {left} generations are not in the bucket after {deadline:?}; they stay in the write-ahead log"
+                )));
+            }
+        }
+        for deleted in [
+            inner.metrics.delete_flushed_segments().await,
+            inner.logs.delete_flushed_segments().await,
+            inner.traces.delete_flushed_segments().await,
+        ] {
+            // What stays is replayed and merged with what is in the bucket.
+            result = result.and(deleted);
+        }
+        tokio::join!(inner.metrics.close(), inner.logs.close(), inner.traces.close());
+        result
+    }
+
+    async fn take(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {
+        let inner = &*self.0;
+        // What the batch claims to be is checked by `open`; here it is what the decompression will need.
+        let claimed = sealed.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+        let wanted = sealed.len() + claimed.min(inner.config.batch_bytes_max);
+        let _in_flight = inner.in_flight.reserve(wanted).map_err(|e| e.retry_after(RETRY_AFTER))?;
+        let plain = batch::open(&sealed, inner.config.batch_bytes_max)?;
+        match signal {
+            Signal::Metrics => inner.metrics.push(&ctx.tenant, sealed, &plain).await,
+            Signal::Logs => inner.logs.push(&ctx.tenant, sealed, &plain).await,
+            Signal::Traces => inner.traces.push(&ctx.tenant, sealed, &plain).await,
+        }
+    }
+}
+
+async fn flush<K: Kind>(generations: &Generations<K>) {
+    if let Some(newest) = generations.rotate() {
+        generations.flush_upto(newest).await;
+    }
+}
+
+#[async_trait]
+impl Ingest for Ingester {
+    async fn push(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {
+        let sealed_bytes = sealed.len();
+        let result = self.take(ctx, signal, sealed).await;
+        match &result {
+            Ok(report) => telemetry::pushed(signal, sealed_bytes, report),
+            Err(error) => telemetry::push_failed(signal, error.kind.as_str()),
+        }
+        result
+    }
+}

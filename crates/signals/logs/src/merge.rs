@@ -3,6 +3,8 @@
 //! Each source is ordered by itself. Of each only the batch at hand is held. The first error ends the answer; who wants a partial
 //! one instead takes the failing source out before.
 
+mod lists;
+
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -11,6 +13,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use triptych_model::Result;
 use triptych_model::logs::{Direction, LogEntry, LogSample};
+
+pub use lists::{merge_fields, merge_series, merge_stats, merge_strings, merge_volumes};
 
 use crate::scan::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Copies, Item};
 

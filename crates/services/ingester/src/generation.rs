@@ -1,0 +1,653 @@
+//! The mechanics that the three signals share: generations, from the first append to the last segment deleted.
+//!
+//! A *generation* is a run of WAL segments plus the heads that were built from them. It is `current` (takes writes), then *frozen*
+//! (waits for its flush, oldest first), then *retained* (in the bucket; still readable here), then gone.
+//!
+//! ```text
+//!  push ---- read lock: append to the head, enqueue in the WAL ---- await the ticket ---- acknowledge
+//!  rotate -- write lock: cut the WAL, current -> frozen, a new current
+//!  flush --- no lock: every tenant's head to the bucket; write lock: frozen -> retained
+//!  tick ---- write lock: retained -> gone; no lock: delete the segments up to its cut
+//! ```
+//! **Lock order**: `state`, then a generation's `tenants`, then what a head has inside. `flushing` (async) is taken first of all and
+//! alone. No lock but `flushing` is held across an await.
+//!
+//! Flushes of one signal run one after the other, oldest generation first: so cuts ascend, and deleting up to a cut never
+//! touches what is still to be flushed (I2).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use hashbrown::HashMap;
+use parking_lot::{RwLock, RwLockReadGuard};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+use triptych_model::push::PushReport;
+use triptych_model::{Error, Result, Signal, TenantId, batch};
+use triptych_runtime::{QueryContext, SharedClock, Tasks};
+use triptych_wal::{Cut, Replay, SegmentId, Wal};
+
+use crate::config::GenerationConfig;
+use crate::memory::Memory;
+use crate::{Config, record, telemetry};
+
+/// What the mechanics need to know of a signal. A door (`metrics.rs`, `logs.rs`, `traces.rs`) implements it.
+pub(crate) trait Kind: Send + Sync + 'static {
+    const SIGNAL: Signal;
+    /// What one tenant wrote in one generation. Clones share it.
+    type Head: Clone + Send + Sync + 'static;
+
+    fn new_head(&self, tenant: &TenantId) -> Self::Head;
+    /// Applies a plain batch. `replay`: it was acknowledged before the process started.
+    fn append(&self, head: &Self::Head, plain: &[u8], replay: bool) -> Result<PushReport>;
+    /// Memory held.
+    fn bytes(&self, head: &Self::Head) -> usize;
+    /// Series, streams or traces.
+    fn items(&self, head: &Self::Head) -> usize;
+    /// Takes over limits that may have been changed.
+    fn refresh(&self, _head: &Self::Head, _tenant: &TenantId) {}
+    /// Writes the head to the bucket; the object that makes a block visible comes last. May be repeated.
+    fn flush(&self, head: Self::Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>>;
+}
+
+/// What a flush wrote.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Flushed {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+struct TenantHead<H> {
+    tenant: TenantId,
+    head: H,
+    /// As counted in the generation's and the ingester's memory.
+    bytes: AtomicI64,
+    flushed: AtomicBool,
+}
+
+/// See the module.
+struct Generation<K: Kind> {
+    id: u64,
+    started_ns: i64,
+    /// Time of the last append; 0 before the first.
+    appended_ns: AtomicI64,
+    tenants: RwLock<HashMap<TenantId, Arc<TenantHead<K::Head>>>>,
+    bytes: AtomicI64,
+    memory: Arc<Memory>,
+}
+
+impl<K: Kind> Generation<K> {
+    fn new(id: u64, started_ns: i64, memory: Arc<Memory>) -> Self {
+        Self {
+            id,
+            started_ns,
+            appended_ns: AtomicI64::new(0),
+            tenants: RwLock::default(),
+            bytes: AtomicI64::new(0),
+            memory,
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.appended_ns.load(Ordering::Relaxed) == 0
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed).max(0) as usize
+    }
+
+    fn tenant(&self, kind: &K, tenant: &TenantId) -> Arc<TenantHead<K::Head>> {
+        if let Some(found) = self.tenants.read().get(tenant) {
+            return found.clone();
+        }
+        let mut tenants = self.tenants.write();
+        let new = || {
+            let head = kind.new_head(tenant);
+            let head = TenantHead {
+                tenant: tenant.clone(),
+                head,
+                bytes: AtomicI64::new(0),
+                flushed: AtomicBool::new(false),
+            };
+            self.count(kind, &head);
+            Arc::new(head)
+        };
+        tenants.entry_ref(tenant).or_insert_with(new).clone()
+    }
+
+    fn head(&self, tenant: &TenantId) -> Option<K::Head> {
+        self.tenants.read().get(tenant).map(|t| t.head.clone())
+    }
+
+    /// Notes how large the head is now.
+    fn count(&self, kind: &K, head: &TenantHead<K::Head>) {
+        let now = kind.bytes(&head.head) as i64;
+        let grown = now - head.bytes.swap(now, Ordering::Relaxed);
+        self.bytes.fetch_add(grown, Ordering::Relaxed);
+        self.memory.add(grown);
+    }
+
+    fn append(
+        &self,
+        kind: &K,
+        tenant: &TenantId,
+        plain: &[u8],
+        now_ns: i64,
+        replay: bool,
+    ) -> Result<PushReport> {
+        let head = self.tenant(kind, tenant);
+        self.appended_ns.store(now_ns.max(1), Ordering::Relaxed);
+        let report = kind.append(&head.head, plain, replay);
+        self.count(kind, &head);
+        report
+    }
+
+    fn heads(&self) -> Vec<Arc<TenantHead<K::Head>>> {
+        self.tenants.read().values().cloned().collect()
+    }
+}
+
+impl<K: Kind> Drop for Generation<K> {
+    fn drop(&mut self) {
+        self.memory.add(-self.bytes.load(Ordering::Relaxed));
+    }
+}
+
+/// A generation that takes no writes any more, and the place in the WAL up to which everything is of it or older.
+struct Closed<K: Kind> {
+    generation: Arc<Generation<K>>,
+    cut: Cut,
+    /// When its flush was complete; 0 before.
+    flushed_ns: i64,
+}
+
+struct State<K: Kind> {
+    current: Arc<Generation<K>>,
+    /// Oldest first.
+    frozen: VecDeque<Closed<K>>,
+    /// Oldest first.
+    retained: VecDeque<Closed<K>>,
+    /// No more writes are taken.
+    draining: bool,
+}
+
+impl<K: Kind> State<K> {
+    /// Oldest first.
+    fn closed(&self) -> impl Iterator<Item = &Arc<Generation<K>>> {
+        self.retained.iter().chain(&self.frozen).map(|c| &c.generation)
+    }
+}
+
+/// All generations of one signal, and its WAL.
+pub(crate) struct Generations<K: Kind> {
+    pub(crate) kind: K,
+    config: Arc<Config>,
+    when: GenerationConfig,
+    wal: Arc<Wal>,
+    clock: SharedClock,
+    memory: Arc<Memory>,
+    flush_pool: Handle,
+    node: String,
+    state: RwLock<State<K>>,
+    next_id: AtomicU64,
+    replayed: AtomicBool,
+    /// Segments up to here may be deleted and are not yet.
+    deletable: parking_lot::Mutex<Option<Cut>>,
+    /// One flush at a time.
+    flushing: tokio::sync::Mutex<()>,
+    /// What the WAL kept, until it is replayed.
+    replay: parking_lot::Mutex<Option<Replay>>,
+    /// There may be something to rotate.
+    wake: Notify,
+    /// There is something to flush.
+    frozen: Notify,
+    /// Changes with each rotation: the id of the current generation.
+    rotations: watch::Sender<u64>,
+}
+
+/// What the generations of the three signals have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub config: Arc<Config>,
+    pub clock: SharedClock,
+    pub memory: Arc<Memory>,
+    pub flush_pool: Handle,
+    pub node: String,
+}
+
+/// Between two looks at what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// First pause after a flush that failed.
+const FLUSH_RETRY: Duration = Duration::from_millis(500);
+
+impl<K: Kind> Generations<K> {
+    pub(crate) fn new(kind: K, when: GenerationConfig, wal: (Wal, Replay), shared: Shared) -> Self {
+        let Shared { config, clock, memory, flush_pool, node } = shared;
+        let current = Arc::new(Generation::new(1, clock.now_ns(), memory.clone()));
+        let state = State { current, frozen: VecDeque::new(), retained: VecDeque::new(), draining: false };
+        Self {
+            kind,
+            config,
+            when,
+            wal: Arc::new(wal.0),
+            clock,
+            memory,
+            flush_pool,
+            node,
+            state: RwLock::new(state),
+            next_id: AtomicU64::new(2),
+            replayed: AtomicBool::new(false),
+            deletable: parking_lot::Mutex::new(None),
+            flushing: tokio::sync::Mutex::new(()),
+            replay: parking_lot::Mutex::new(Some(wal.1)),
+            wake: Notify::new(),
+            frozen: Notify::new(),
+            rotations: watch::Sender::new(1),
+        }
+    }
+
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.replayed.load(Ordering::Acquire)
+    }
+
+    /// Takes a write: into the head and the WAL at once, acknowledged when it is on disk.
+    pub(crate) async fn push(&self, tenant: &TenantId, sealed: Bytes, plain: &[u8]) -> Result<PushReport> {
+        if !self.is_replayed() {
+            return Err(Error::unavailable("the ingester is replaying its write-ahead log")
+                .retry_after(Duration::from_secs(5)));
+        }
+        self.memory.check(plain.len(), || self.state.read().frozen.len())?;
+        let header = record::header(tenant);
+        let wanted = header.len() + sealed.len();
+        let permit = match tokio::time::timeout(self.config.wal_wait_max, self.wal.reserve(wanted)).await {
+            Ok(permit) => permit?,
+            Err(_) => return Err(self.wal.full(wanted)),
+        };
+        let (report, ticket, bytes) = {
+            let state = self.state.read();
+            if state.draining {
+                return Err(
+                    Error::unavailable("the ingester is shutting down").retry_after(Duration::from_secs(1))
+                );
+            }
+            let report = state.current.append(&self.kind, tenant, plain, self.clock.now_ns(), false)?;
+            (report, self.wal.enqueue(permit, [header, sealed])?, state.current.bytes())
+        };
+        if bytes >= self.when.bytes_max || self.memory.is_tight() {
+            self.wake.notify_one();
+        }
+        ticket.await?;
+        Ok(report)
+    }
+
+    /// The heads that the question is about, oldest first: retained, frozen, current. Says so on the question when not all is
+    /// there yet.
+    pub(crate) fn heads(&self, ctx: &QueryContext) -> Vec<K::Head> {
+        let state = self.state_for(ctx);
+        let generations = state.closed().chain([&state.current]);
+        generations.filter_map(|generation| generation.head(ctx.tenant())).collect()
+    }
+
+    /// As [`Generations::heads`], with the current one apart (made where there is none), and what changes when it is current no
+    /// more.
+    pub(crate) fn follow(&self, ctx: &QueryContext) -> (Vec<K::Head>, K::Head, watch::Receiver<u64>) {
+        let state = self.state_for(ctx);
+        let older = state.closed().filter_map(|generation| generation.head(ctx.tenant())).collect();
+        let current = state.current.tenant(&self.kind, ctx.tenant()).head.clone();
+        // Under the lock: it was not rotated in between.
+        (older, current, self.rotations.subscribe())
+    }
+
+    fn state_for(&self, ctx: &QueryContext) -> RwLockReadGuard<'_, State<K>> {
+        if !self.is_replayed() {
+            ctx.missed(format!("ingester {}: recent {} are still being replayed", self.node, K::SIGNAL));
+        }
+        self.state.read()
+    }
+
+    /// Freezes the current generation. Returns the newest generation that waits for its flush, if any does.
+    pub(crate) fn rotate(&self) -> Option<u64> {
+        let mut state = self.state.write();
+        if !state.current.is_unused() {
+            // Under the write lock no push is between its append and its enqueue: the cut belongs to this generation.
+            let cut = self.wal.cut();
+            self.freeze(&mut state, cut);
+        }
+        state.frozen.back().map(|c| c.generation.id)
+    }
+
+    fn freeze(&self, state: &mut State<K>, cut: Cut) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let new = Arc::new(Generation::new(id, self.clock.now_ns(), self.memory.clone()));
+        let generation = std::mem::replace(&mut state.current, new);
+        tracing::debug!(
+            signal = %K::SIGNAL,
+            generation = generation.id,
+            bytes = generation.bytes(),
+            tenants = generation.tenants.read().len(),
+            "generation frozen"
+        );
+        state.frozen.push_back(Closed { generation, cut, flushed_ns: 0 });
+        self.rotations.send_replace(id);
+        self.frozen.notify_one();
+    }
+
+    /// Whether the current generation is old, big or idle.
+    fn is_due(&self) -> bool {
+        let state = self.state.read();
+        let (current, now_ns) = (&state.current, self.clock.now_ns());
+        let since = |ns: i64| Duration::from_nanos(now_ns.saturating_sub(ns).max(0) as u64);
+        !current.is_unused()
+            && (since(current.started_ns) >= self.when.age_max
+                || since(current.appended_ns.load(Ordering::Relaxed)) >= self.when.idle_max
+                || current.bytes() >= self.when.bytes_max)
+    }
+
+    /// Whether to flush early because memory runs out: of each signal what is worth a block.
+    fn memory_is_due(&self) -> bool {
+        let worth = self.memory.bytes_max() / 16;
+        self.memory.is_tight() && !self.has_frozen() && self.state.read().current.bytes() > worth
+    }
+
+    fn has_frozen(&self) -> bool {
+        !self.state.read().frozen.is_empty()
+    }
+
+    /// What has to be looked at from time to time: rotates what is due, forgets what was retained long enough, deletes its
+    /// segments, updates gauges and limits.
+    pub(crate) async fn tick(&self) {
+        if !self.is_replayed() {
+            return;
+        }
+        if self.is_due() || self.memory_is_due() {
+            self.rotate();
+        }
+        self.forget_retained(self.config.retain_after_flush);
+        if let Err(error) = self.delete_segments().await {
+            tracing::warn!(signal = %K::SIGNAL, %error, "WAL segments could not be deleted, will be tried again");
+        }
+        let (current, frozen, retained) = {
+            let state = self.state.read();
+            (state.current.clone(), state.frozen.len(), state.retained.len())
+        };
+        let heads = current.heads();
+        heads.iter().for_each(|h| self.kind.refresh(&h.head, &h.tenant));
+        let gauges = telemetry::Gauges {
+            current_bytes: current.bytes(),
+            frozen,
+            retained,
+            tenants: heads.len(),
+            items: heads.iter().map(|h| self.kind.items(&h.head)).sum(),
+            wal_queued_bytes: self.wal.queued_bytes(),
+        };
+        telemetry::gauges(K::SIGNAL, &gauges);
+    }
+
+    fn forget_retained(&self, after: Duration) {
+        let now_ns = self.clock.now_ns();
+        let mut gone = Vec::new();
+        let mut state = self.state.write();
+        while let Some(closed) = state.retained.pop_front_if(|closed| {
+            now_ns.saturating_sub(closed.flushed_ns) >= after.as_nanos().min(i64::MAX as u128) as i64
+        }) {
+            *self.deletable.lock() = Some(closed.cut.clone());
+            gone.push(closed);
+        }
+        drop(state);
+        // Heads are freed here, outside of the lock.
+        drop(gone);
+    }
+
+    async fn delete_segments(&self) -> Result<()> {
+        let Some(cut) = self.deletable.lock().clone() else { return Ok(()) };
+        let (wal, upto) = (self.wal.clone(), cut.clone());
+        tokio::task::spawn_blocking(move || wal.truncate(&upto))
+            .await
+            .map_err(|e| Error::internal(format!("deleting WAL segments: {e}")))??;
+        let mut deletable = self.deletable.lock();
+        // Unless there is a newer one by now.
+        if deletable.as_ref().and_then(Cut::segment) == cut.segment() {
+            *deletable = None;
+        }
+        Ok(())
+    }
+
+    /// Flushes the oldest frozen generation. False when there is none. On an error the tenants that are done stay done, everything stays
+    /// readable, and the next call tries the others again.
+    pub(crate) async fn flush_oldest(&self) -> Result<bool> {
+        let _one_at_a_time = self.flushing.lock().await;
+        let Some(generation) = self.state.read().frozen.front().map(|c| c.generation.clone()) else {
+            return Ok(false);
+        };
+        let start = Instant::now();
+        let todo = generation.heads().into_iter().filter(|h| !h.flushed.load(Ordering::Acquire));
+        let tasks = todo.map(|head| async move {
+            let flush = self.kind.flush(head.head.clone(), head.tenant.clone());
+            let done = AbortOnDropHandle::new(self.flush_pool.spawn(flush)).await;
+            let done = done.unwrap_or_else(|e| Err(Error::internal(format!("flush: {e}"))));
+            if done.is_ok() {
+                head.flushed.store(true, Ordering::Release);
+            }
+            done.map_err(|e| e.context(format!("flush of {} of tenant {}", K::SIGNAL, head.tenant)))
+        });
+        let done: Vec<Result<Flushed>> = futures::stream::iter(tasks)
+            .buffer_unordered(self.config.flush_concurrency.max(1))
+            .collect()
+            .await;
+        let (mut written, mut failed) = (Flushed::default(), None);
+        for result in done {
+            match result {
+                Ok(flushed) => {
+                    written.objects += flushed.objects;
+                    written.bytes += flushed.bytes;
+                }
+                Err(error) => {
+                    telemetry::flush_failed(K::SIGNAL);
+                    failed = Some(error);
+                }
+            }
+        }
+        telemetry::flushed(K::SIGNAL, start.elapsed(), written.objects, written.bytes);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let mut state = self.state.write();
+        if let Some(mut closed) = state.frozen.pop_front() {
+            closed.flushed_ns = self.clock.now_ns();
+            state.retained.push_back(closed);
+        }
+        drop(state);
+        tracing::info!(
+            signal = %K::SIGNAL,
+            generation = generation.id,
+            objects = written.objects,
+            bytes = written.bytes,
+            took = ?start.elapsed(),
+            "generation flushed"
+        );
+        Ok(true)
+    }
+
+    /// Returns when every generation up to `id` is in the bucket. Tries for as long as it is polled.
+    pub(crate) async fn flush_upto(&self, id: u64) {
+        let mut pause = FLUSH_RETRY;
+        while self.state.read().frozen.front().is_some_and(|c| c.generation.id <= id) {
+            match self.flush_oldest().await {
+                Ok(_) => pause = FLUSH_RETRY,
+                Err(error) => {
+                    tracing::warn!(signal = %K::SIGNAL, %error, retry_in = ?pause, "flush failed, the data stay here");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.config.flush_retry_max.max(FLUSH_RETRY));
+                }
+            }
+        }
+    }
+
+    /// The flush task: flushes whatever is frozen, for ever.
+    async fn flush_loop(&self) {
+        loop {
+            self.flush_upto(u64::MAX).await;
+            self.frozen.notified().await;
+        }
+    }
+
+    /// Starts this signal's tasks: replay, then ticks; flushes.
+    pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks, pool: &Handle, names: [&'static str; 2]) {
+        let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
+        tasks.spawn(pool, names[0], async move {
+            let (replaying, stop) = (this.clone(), shutdown.clone());
+            let replayed =
+                tokio::task::spawn_blocking(move || replaying.replay(|| stop.is_triggered())).await;
+            if let Err(error) = replayed {
+                // Ends this task before shutdown, which ends the process: without its replay it must not serve.
+                tracing::error!(signal = %K::SIGNAL, %error, "the WAL's replay died");
+                return;
+            }
+            let mut interval = tokio::time::interval(TICK);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = shutdown.triggered() => return,
+                    _ = interval.tick() => {}
+                    () = this.wake.notified() => {}
+                }
+                this.tick().await;
+            }
+        });
+        let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
+        tasks.spawn(pool, names[1], async move {
+            tokio::select! {
+                () = shutdown.triggered() => {}
+                () = this.flush_loop() => {}
+            }
+        });
+    }
+
+    /// Applies what the WAL kept. Blocks. When the heads grow past the memory they may use, waits for flushes.
+    fn replay(&self, is_stopped: impl Fn() -> bool) {
+        let Some(mut replay) = self.replay.lock().take() else { return };
+        let start = Instant::now();
+        let all_bytes = replay.left_bytes();
+        let (mut records, mut skipped) = (0_u64, 0_u64);
+        let mut said = Instant::now();
+        if all_bytes > 0 {
+            tracing::info!(signal = %K::SIGNAL, bytes = all_bytes, "replaying the WAL");
+        }
+        while let Some((segment, payload)) = replay.next() {
+            if is_stopped() {
+                return;
+            }
+            if let Err(error) = self.replay_record(segment, &payload) {
+                skipped += 1;
+                tracing::error!(signal = %K::SIGNAL, %segment, %error, "a WAL record was skipped");
+            }
+            records += 1;
+            while self.memory.is_tight() && !is_stopped() {
+                // Rather late than out of memory: what is frozen goes to the bucket first.
+                if !self.has_frozen() && !self.freeze_replayed(segment) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                self.forget_retained(Duration::ZERO);
+            }
+            if said.elapsed() > Duration::from_secs(5) {
+                said = Instant::now();
+                let left_bytes = replay.left_bytes();
+                tracing::info!(signal = %K::SIGNAL, records, left_bytes, all_bytes, "replaying the WAL");
+            }
+        }
+        let report = replay.report();
+        telemetry::replayed(
+            K::SIGNAL,
+            start.elapsed(),
+            records,
+            skipped,
+            report.damaged_bytes,
+            report.torn_bytes,
+        );
+        if report.damages > 0 {
+            tracing::error!(
+                signal = %K::SIGNAL,
+                places = report.damages,
+                bytes = report.damaged_bytes,
+                first = ?report.damage.first(),
+                "the WAL was damaged; acknowledged data may be missing here, its replicas have it"
+            );
+        }
+        tracing::info!(
+            signal = %K::SIGNAL,
+            records,
+            skipped,
+            torn_bytes = report.torn_bytes,
+            took = ?start.elapsed(),
+            "WAL replayed"
+        );
+        // Segments without a record: nothing will ever be flushed for them.
+        if self.state.read().current.is_unused()
+            && !self.has_frozen()
+            && let Some(last) = replay.last_segment()
+        {
+            self.deletable.lock().get_or_insert_with(|| last.into());
+        }
+        self.replayed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    fn replay_record(&self, segment: SegmentId, payload: &Bytes) -> Result<()> {
+        let (tenant, sealed) = record::parse(payload)?;
+        let plain = batch::open(&sealed, self.config.batch_bytes_max.max(payload.len()))?;
+        let current = self.state.read().current.clone();
+        let report = current.append(&self.kind, &tenant, &plain, self.clock.now_ns(), true)?;
+        if let Some((reason, refused)) = report.refused.first_key_value() {
+            tracing::debug!(signal = %K::SIGNAL, %tenant, reason, items = refused.items, "refused in the replay");
+        }
+        if current.bytes() >= self.when.bytes_max {
+            self.freeze_replayed(segment);
+        }
+        Ok(())
+    }
+
+    /// Freezes in the middle of a replay: the rest of `segment` belongs to the next generation, so the cut is before it.
+    fn freeze_replayed(&self, segment: SegmentId) -> bool {
+        let mut state = self.state.write();
+        if state.current.is_unused() {
+            return false;
+        }
+        self.freeze(&mut state, SegmentId(segment.0 - 1).into());
+        true
+    }
+
+    /// From now on writes are refused.
+    pub(crate) fn refuse_writes(&self) {
+        self.state.write().draining = true;
+    }
+
+    /// Deletes the segments of everything that is in the bucket, now. What is retained stays readable.
+    pub(crate) async fn delete_flushed_segments(&self) -> Result<()> {
+        if let Some(last) = self.state.read().retained.back() {
+            *self.deletable.lock() = Some(last.cut.clone());
+        }
+        self.delete_segments().await
+    }
+
+    /// Writes out what the WAL has queued. Writes are refused after it.
+    pub(crate) async fn close(&self) {
+        let wal = self.wal.clone();
+        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
+    }
+
+    /// Generations that are not in the bucket, the current one included if anything was written to it.
+    pub(crate) fn unflushed(&self) -> usize {
+        let state = self.state.read();
+        state.frozen.len() + usize::from(!state.current.is_unused())
+    }
+}
+
+#[cfg(test)]
+mod tests;

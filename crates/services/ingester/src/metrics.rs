@@ -1,0 +1,133 @@
+//! Plugs metrics in.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use triptych_blob::Bucket;
+use triptych_config::TenantLimits;
+use triptych_metrics::head::FlushOptions;
+use triptych_metrics::{Head, HeadConfig, merge};
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
+};
+use triptych_model::push::PushReport;
+use triptych_model::{Labels, Result, Signal, TenantId};
+use triptych_rpc::MetricsStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::{QueryContext, SharedClock};
+
+use crate::Deps;
+use crate::generation::{Flushed, Generations, Kind};
+
+pub(crate) struct Metrics {
+    bucket: Bucket,
+    limits: TenantLimits,
+    clock: SharedClock,
+    node: String,
+}
+
+impl Metrics {
+    pub(crate) fn new(deps: &Deps) -> Self {
+        Self {
+            bucket: deps.bucket.clone(),
+            limits: deps.limits.clone(),
+            clock: deps.clock.clone(),
+            node: deps.node.clone(),
+        }
+    }
+
+    fn series_max(&self, tenant: &TenantId) -> usize {
+        self.limits.of(tenant).metrics.series_max as usize
+    }
+}
+
+impl Kind for Metrics {
+    const SIGNAL: Signal = Signal::Metrics;
+    type Head = Head;
+
+    fn new_head(&self, tenant: &TenantId) -> Head {
+        let window = self.limits.of(tenant).metrics.out_of_order_window;
+        Head::new(HeadConfig {
+            series_max: self.series_max(tenant),
+            out_of_order_window_ms: window.as_millis() as i64,
+            ..HeadConfig::default()
+        })
+    }
+
+    fn append(&self, head: &Head, plain: &[u8], replay: bool) -> Result<PushReport> {
+        if replay { head.replay(plain) } else { head.append(plain) }
+    }
+
+    fn bytes(&self, head: &Head) -> usize {
+        head.bytes()
+    }
+
+    fn items(&self, head: &Head) -> usize {
+        head.series_count()
+    }
+
+    fn refresh(&self, head: &Head, tenant: &TenantId) {
+        head.set_series_max(self.series_max(tenant));
+    }
+
+    fn flush(&self, head: Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>> {
+        let bucket = self.bucket.clone();
+        // Thanos and Mimir tell replicas' blocks apart by their external labels.
+        let options = FlushOptions {
+            labels: BTreeMap::from([("replica".to_owned(), self.node.clone())]),
+            source: "ingester".to_owned(),
+            now_ms: self.clock.now_ms(),
+        };
+        Box::pin(async move {
+            let report = head.flush(&bucket, &tenant, &options).await?;
+            let objects = report.blocks.iter().map(|b| b.thanos.files.len() as u64).sum();
+            Ok(Flushed { objects, bytes: report.bytes })
+        })
+    }
+}
+
+#[async_trait]
+impl MetricsStore for Generations<Metrics> {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let sources: Result<Vec<_>> = self.heads(ctx).iter().map(|h| h.select(ctx, select)).collect();
+        Ok(merge::merge_chunks(sources?))
+    }
+
+    async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
+        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.label_names(ctx, select)).collect();
+        Ok(merge::merge_strings(lists?, select.limit))
+    }
+
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &LabelsSelect,
+    ) -> Result<Vec<String>> {
+        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.label_values(ctx, name, select)).collect();
+        Ok(merge::merge_strings(lists?, select.limit))
+    }
+
+    async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
+        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.series(ctx, select)).collect();
+        Ok(merge::merge_series(lists?, select.limit))
+    }
+
+    async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
+        // The newest wins: it comes first.
+        let heads = self.heads(ctx);
+        let lists: Result<_> = heads.iter().rev().map(|h| h.metadata(ctx, metric, limit)).collect();
+        Ok(merge::merge_metadata(lists?, limit))
+    }
+
+    async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.exemplars(ctx, select)).collect();
+        Ok(merge::merge_exemplars(lists?))
+    }
+
+    async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
+        let all: Result<_> = self.heads(ctx).iter().map(|h| h.cardinality(ctx, limit)).collect();
+        Ok(merge::merge_cardinality(all?, limit))
+    }
+}

@@ -229,8 +229,37 @@ builder!(
     LogsBuilder
 );
 
+/// Where a stream that was begun keeps its count.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamMark(usize);
+
 impl LogsBuilder {
-    /// Begins a stream; the entries that follow belong to it. Returns where its count is kept.
+    /// Begins a stream whose entries come one by one, by [`Self::entry`], before anything else is added.
+    pub fn begin(&mut self, hash: u64, labels: &[u8]) -> StreamMark {
+        self.out.push(RECORD_DATA);
+        self.out.extend_from_slice(&hash.to_le_bytes());
+        put_bytes(&mut self.out, labels);
+        self.out.extend_from_slice(&0u32.to_le_bytes());
+        StreamMark(self.out.len())
+    }
+
+    /// Adds an entry to the stream begun last.
+    pub fn entry(&mut self, stream: StreamMark, entry: LogRecordEntry<'_>) {
+        let count = self.out.get_mut(..stream.0).and_then(|head| head.last_chunk_mut::<4>());
+        if let Some(count) = count {
+            *count = u32::from_le_bytes(*count).wrapping_add(1).to_le_bytes();
+            self.items += 1;
+            self.put_entry(entry);
+        }
+    }
+
+    fn put_entry(&mut self, entry: LogRecordEntry<'_>) {
+        self.out.extend_from_slice(&entry.ts_ns.to_le_bytes());
+        put_bytes(&mut self.out, entry.line.as_bytes());
+        put_bytes(&mut self.out, entry.metadata);
+    }
+
+    /// Adds a stream with its entries.
     pub fn stream<'a>(
         &mut self,
         hash: u64,
@@ -242,11 +271,7 @@ impl LogsBuilder {
         put_bytes(&mut self.out, labels);
         self.out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
         self.items += entries.len();
-        for entry in entries {
-            self.out.extend_from_slice(&entry.ts_ns.to_le_bytes());
-            put_bytes(&mut self.out, entry.line.as_bytes());
-            put_bytes(&mut self.out, entry.metadata);
-        }
+        entries.for_each(|entry| self.put_entry(entry));
     }
 }
 

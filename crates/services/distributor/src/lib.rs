@@ -1,1 +1,42 @@
-//! triptych-distributor
+//! Receives every push protocol, checks it against the tenant's limits, and hands sealed batches to the ingesters.
+//!
+//! **Owns** the HTTP and gRPC doors of the write path, tenants of requests, rate limits, validation, which ingester a series,
+//! stream or trace goes to, and how refusals are told in each protocol.
+//! **Must not know** storage, query languages, wire formats (`intake` decodes them).
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`config`] | [`Config`] and `build` |
+//! | `distributor` | the part itself: budgets, rate limit, shards, sending |
+//! | `http`, `grpc` | routes and bodies; OTLP over gRPC without decoding twice |
+//! | `metrics`, `logs`, `traces` | the doors: a sink that validates and fills batches |
+//! | `refusal` | why a request was not taken, as HTTP text, OTLP status, gRPC status |
+//! | `write` | [`triptych_rpc::Write`] for parts in the same process |
+//! | [`limiter`], `telemetry` | token buckets; our own counters |
+//!
+//! **The path of a request:** tenant, content type, room in the budget, body, decode into batches (one per ingester), rate limit
+//! over the bytes of the batches, send, answer. Nothing is sent before the whole request was decoded, so a damaged one writes
+//! nothing. Items that break a limit are left out, the others are written; the answer then is 400 with examples (remote write,
+//! Loki push) or a partial success (OTLP).
+//! **Memory:** compressed body, decoded body and batches of all requests together stay below `in_flight_bytes_max`; one request
+//! below `body_bytes_max`, `request_bytes_max` and `batch_bytes_max`. Above it the answer is 503, to be retried.
+//!
+//! Known holes: one ingester list without a ring (shards by hash, no replicas), no HA-pair deduplication, no `detected_level`.
+
+pub mod config;
+mod distributor;
+mod grpc;
+mod http;
+pub mod limiter;
+mod logs;
+mod metrics;
+mod refusal;
+mod telemetry;
+mod traces;
+mod write;
+
+pub use config::Config;
+pub use distributor::{Deps, Distributor, Router};
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,11 @@ pub trait LogsSink {
 }
 
 pub trait TracesSink {
+    /// Larger spans are refused by the decoder.
+    fn span_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Spans of one trace: `otlp` is a `TracesData` message. Each trace comes once per request.
     fn spans(
         &mut self,

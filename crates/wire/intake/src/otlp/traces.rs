@@ -21,6 +21,8 @@ use crate::wire::{Fields, put_bytes, put_tag, varint_len};
 pub const INVALID_SPAN_ID: &str = "invalid_span_id";
 /// Reason of spans with a trace id that is none.
 pub const INVALID_TRACE_ID: &str = "invalid_trace_id";
+/// Reason of spans above [`TracesSink::span_bytes_max`].
+pub const SPAN_TOO_LARGE: &str = "span_too_large";
 
 /// Decodes `ExportTraceServiceRequest` (the same bytes as `TracesData`).
 pub fn decode(body: &[u8], sink: &mut impl TracesSink) -> Result<()> {
@@ -152,6 +154,19 @@ impl<'a> Request<'a> {
                 format_args!(
                     "span ids must be 8 bytes and not all zero, received {} bytes in trace {}",
                     span_id.len(),
+                    hex::encode(trace_id)
+                ),
+            );
+            return Ok(());
+        }
+        let bytes_max = sink.span_bytes_max();
+        if span.len() > bytes_max {
+            sink.refuse(
+                SPAN_TOO_LARGE,
+                1,
+                format_args!(
+                    "span of {} bytes in trace {}, the limit is {bytes_max}",
+                    span.len(),
                     hex::encode(trace_id)
                 ),
             );

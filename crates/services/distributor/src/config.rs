@@ -1,0 +1,69 @@
+//! Settings of the distributor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use triptych_model::{Error, Result};
+
+use crate::{Deps, Distributor};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
+    pub multitenancy_enabled: bool,
+    /// Largest request body as it is sent.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub body_bytes_max: usize,
+    /// Largest request body after decompression.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub request_bytes_max: usize,
+    /// Largest write batch that one request may unfold into (labels repeated per bucket, resources repeated per trace).
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub batch_bytes_max: usize,
+    /// Memory for bodies and batches of all requests that are under way. Above it pushes are answered with 503.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub in_flight_bytes_max: usize,
+    /// How long a request may take to send its body.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub body_timeout: Duration,
+    /// Log streams without the label `service_name` get it, from labels such as `app` or `container`, as in Loki.
+    pub discover_service_name: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            multitenancy_enabled: false,
+            body_bytes_max: 32 << 20,
+            request_bytes_max: 100 << 20,
+            batch_bytes_max: 128 << 20,
+            in_flight_bytes_max: 512 << 20,
+            body_timeout: Duration::from_secs(30),
+            discover_service_name: true,
+        }
+    }
+}
+
+impl Config {
+    pub fn build(self, deps: Deps) -> Result<Distributor> {
+        if deps.ingesters.is_empty() {
+            return Err(Error::invalid("distributor: no ingester to write to"));
+        }
+        let largest = self.body_bytes_max.max(self.request_bytes_max).max(self.batch_bytes_max);
+        if largest > self.in_flight_bytes_max {
+            return Err(Error::invalid(format!(
+                "distributor: in_flight_bytes_max ({}) is below the largest request it should hold ({largest})",
+                self.in_flight_bytes_max
+            )));
+        }
+        Ok(Distributor::new(Arc::new(self), deps))
+    }
+}

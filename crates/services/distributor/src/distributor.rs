@@ -1,0 +1,249 @@
+//! The part itself: what all doors share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use http::HeaderMap;
+use triptych_config::{Limits, TenantLimits};
+use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
+use triptych_model::push::PushReport;
+use triptych_model::{Error, Result, Signal, TenantId};
+use triptych_rpc::{Ingest, WriteContext};
+use triptych_runtime::{MemoryBudget, Reservation, SharedClock};
+
+use crate::limiter::RateLimiter;
+use crate::refusal::Refusal;
+use crate::{Config, telemetry};
+
+/// What the distributor works with.
+#[derive(Clone)]
+pub struct Deps {
+    pub ingesters: Vec<Arc<dyn Ingest>>,
+    pub limits: TenantLimits,
+    pub clock: SharedClock,
+}
+
+/// Which ingester takes what: by hash over a fixed list. The same series, stream or trace always goes to the same one.
+#[derive(Clone)]
+pub struct Router(Arc<[Arc<dyn Ingest>]>);
+
+impl Router {
+    pub fn new(ingesters: Vec<Arc<dyn Ingest>>) -> Self {
+        Self(ingesters.into())
+    }
+
+    pub fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The shard of a series' or stream's hash, or of a trace id's.
+    #[inline]
+    pub fn shard(&self, hash: u64) -> usize {
+        match self.0.len() {
+            1 => 0,
+            // The high half of the product: spreads evenly without a division.
+            n => ((u128::from(hash) * n as u128) >> 64) as usize,
+        }
+    }
+}
+
+/// Receives, validates, distributes. Cheap to clone.
+#[derive(Clone)]
+pub struct Distributor(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub config: Arc<Config>,
+    pub router: Router,
+    pub limits: TenantLimits,
+    pub clock: SharedClock,
+    pub budget: MemoryBudget,
+    rates: RateLimiter,
+}
+
+/// Batches of one request, one per shard.
+pub(crate) trait Batch: Default + Send + Sync {
+    const SIGNAL: Signal;
+    fn bytes(&self) -> usize;
+    fn items(&self) -> usize;
+    fn is_empty(&self) -> bool;
+    fn seal(&self) -> Bytes;
+}
+
+macro_rules! batch {
+    ($builder:ident, $signal:ident) => {
+        impl Batch for $builder {
+            const SIGNAL: Signal = Signal::$signal;
+            fn bytes(&self) -> usize {
+                $builder::bytes(self)
+            }
+            fn items(&self) -> usize {
+                $builder::items(self)
+            }
+            fn is_empty(&self) -> bool {
+                $builder::is_empty(self)
+            }
+            fn seal(&self) -> Bytes {
+                $builder::seal(self)
+            }
+        }
+    };
+}
+
+batch!(MetricsBuilder, Metrics);
+batch!(LogsBuilder, Logs);
+batch!(TracesBuilder, Traces);
+
+/// What a sink fills: a batch per shard, bounded, and what was refused on the way.
+pub(crate) struct Shards<B> {
+    pub router: Router,
+    pub batches: Vec<B>,
+    pub report: PushReport,
+    bytes_max: usize,
+    /// Set when the request unfolds to more than `bytes_max`.
+    pub over: bool,
+}
+
+/// Longest example in a report; labels and lines of any size may stand in it.
+const EXAMPLE_BYTES_MAX: usize = 1024;
+
+impl<B: Batch> Shards<B> {
+    pub fn new(inner: &Inner) -> Self {
+        Self {
+            router: inner.router.clone(),
+            batches: (0..inner.router.shards()).map(|_| B::default()).collect(),
+            report: PushReport::default(),
+            bytes_max: inner.config.batch_bytes_max,
+            over: false,
+        }
+    }
+
+    /// The batch for a hash; fails when `bytes` more would be too many.
+    #[inline]
+    pub fn batch(&mut self, hash: u64, bytes: usize) -> Result<&mut B> {
+        let all: usize = self.batches.iter().map(B::bytes).sum();
+        if all + bytes > self.bytes_max {
+            self.over = true;
+            return Err(Error::invalid(format!(
+                "the request unfolds to more than {} bytes of data, the limit; send fewer items at once",
+                self.bytes_max
+            )));
+        }
+        Ok(&mut self.batches[self.router.shard(hash)])
+    }
+
+    /// Counts refused items; the sentence is written for the first of each reason only.
+    pub fn refuse(&mut self, reason: &str, items: u64, why: std::fmt::Arguments<'_>) {
+        if items == 0 {
+            return;
+        }
+        self.report.refuse(reason, items, || cut(why.to_string()));
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > EXAMPLE_BYTES_MAX {
+        let end = (0..=EXAMPLE_BYTES_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+impl Distributor {
+    pub(crate) fn new(config: Arc<Config>, deps: Deps) -> Self {
+        Self(Arc::new(Inner {
+            router: Router::new(deps.ingesters),
+            limits: deps.limits,
+            clock: deps.clock,
+            budget: MemoryBudget::new("pushes under way", config.in_flight_bytes_max),
+            rates: RateLimiter::default(),
+            config,
+        }))
+    }
+
+    /// Bytes of requests under way, and the most there may be.
+    pub fn in_flight_bytes(&self) -> (usize, usize) {
+        (self.0.budget.used(), self.0.budget.bytes_max())
+    }
+
+    /// Who sends.
+    pub(crate) fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Refusal> {
+        if !self.0.config.multitenancy_enabled {
+            return Ok(TenantId::single());
+        }
+        let Some(id) = headers.get("x-scope-orgid") else {
+            return Err(Refusal::new(
+                http::StatusCode::UNAUTHORIZED,
+                "no org id: header X-Scope-OrgID is missing",
+            ));
+        };
+        if headers.get_all("x-scope-orgid").iter().count() > 1 {
+            return Err(Refusal::invalid("header X-Scope-OrgID occurs more than once"));
+        }
+        let id = id.to_str().map_err(|_| Refusal::invalid("header X-Scope-OrgID is not ASCII text"))?;
+        Ok(TenantId::new(id)?)
+    }
+
+    pub(crate) fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
+        self.0.limits.of(tenant)
+    }
+
+    /// Applies the rate limit, sends every shard's batch, adds up what became of it.
+    pub(crate) async fn send<B: Batch>(
+        &self,
+        tenant: &TenantId,
+        shards: Shards<B>,
+        memory: &mut Reservation,
+    ) -> Result<PushReport, Refusal> {
+        let Shards { batches, mut report, .. } = shards;
+        let full: Vec<(usize, B)> = batches.into_iter().enumerate().filter(|(_, b)| !b.is_empty()).collect();
+        let bytes: usize = full.iter().map(|(_, b)| b.bytes()).sum();
+        let items: usize = full.iter().map(|(_, b)| b.items()).sum();
+        // The batches, and their sealed form beside them.
+        memory.grow(bytes.saturating_mul(2)).map_err(|e| Refusal::busy(&e))?;
+        self.check_rate(tenant, B::SIGNAL, bytes as u64, items as u64)?;
+        let ctx = WriteContext { tenant: tenant.clone() };
+        let sends = full.into_iter().map(|(shard, batch)| {
+            let sealed = batch.seal();
+            drop(batch);
+            let ingester = self.0.router.0[shard].clone();
+            let ctx = ctx.clone();
+            async move { ingester.push(&ctx, B::SIGNAL, sealed).await }
+        });
+        for part in try_join_all(sends).await? {
+            report.add(part);
+        }
+        telemetry::batch(B::SIGNAL, bytes as u64, &report);
+        Ok(report)
+    }
+
+    fn check_rate(&self, tenant: &TenantId, signal: Signal, bytes: u64, items: u64) -> Result<(), Refusal> {
+        let limits = self.limits(tenant);
+        let (rate, burst) = match signal {
+            Signal::Metrics => (limits.metrics.ingestion_rate_bytes, limits.metrics.ingestion_burst_bytes),
+            Signal::Logs => (limits.logs.ingestion_rate_bytes, limits.logs.ingestion_burst_bytes),
+            Signal::Traces => (limits.traces.ingestion_rate_bytes, limits.traces.ingestion_burst_bytes),
+        };
+        let now_ns = self.0.clock.now_ns();
+        let Err(after) = self.0.rates.take(tenant, signal, bytes, (rate, burst), now_ns) else {
+            return Ok(());
+        };
+        telemetry::rate_limited(signal, items);
+        let message = match signal {
+            Signal::Metrics => format!(
+                "ingestion rate limit exceeded for tenant {tenant} (limit: {rate} bytes/sec, burst: {burst}) with \
+                 {items} samples of {bytes} bytes; see metrics.ingestion_rate_bytes"
+            ),
+            Signal::Logs => format!(
+                "Ingestion rate limit exceeded for user {tenant} (limit: {rate} bytes/sec) with {items} lines of \
+                 {bytes} bytes in total; send less, or raise logs.ingestion_rate_bytes"
+            ),
+            Signal::Traces => format!(
+                "RATE_LIMITED: ingestion rate limit exceeded for user {tenant} (limit: {rate} bytes/sec) with {items} \
+                 spans of {bytes} bytes; see traces.ingestion_rate_bytes"
+            ),
+        };
+        Err(Refusal::too_fast(message, after))
+    }
+}

@@ -89,9 +89,10 @@ impl PartialEq for Number {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Str {
+    /// Bytes that are not UTF-8, which escapes can write, stand here as `\xff`.
     pub value: String,
-    /// False where escapes wrote bytes that are not UTF-8; they stand in `value` as `\xff`.
-    pub utf8: bool,
+    /// The bytes, where they are not UTF-8.
+    pub raw: Option<Vec<u8>>,
     pub span: Span,
 }
 
@@ -275,7 +276,7 @@ pub enum At {
     End,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct VectorSelector {
     /// The name in front of the braces; empty where there is none. It is among `matchers` too, as the last.
     pub name: String,
@@ -283,6 +284,22 @@ pub struct VectorSelector {
     pub offset: Option<DurationExpr>,
     pub at: Option<At>,
     pub span: Span,
+}
+
+/// The order of matchers does not count.
+impl PartialEq for VectorSelector {
+    fn eq(&self, other: &Self) -> bool {
+        let sorted = |s: &Self| {
+            let mut all: Vec<_> =
+                s.matchers.iter().map(|m| (m.name.clone(), m.op.as_str(), m.value.clone())).collect();
+            all.sort();
+            all
+        };
+        self.name == other.name
+            && self.offset == other.offset
+            && self.at == other.at
+            && sorted(self) == sorted(other)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -308,8 +325,6 @@ pub struct Subquery {
 pub enum DurationExpr {
     /// Milliseconds.
     Ms(i64),
-    /// A plain number of seconds inside arithmetic.
-    Number(f64),
     Step,
     Range,
     Negative(Box<DurationExpr>),

@@ -28,7 +28,7 @@ pub fn duration_text(ms: i64) -> String {
         ("s", 1000, false),
         ("ms", 1, false),
     ] {
-        if exact && rest % unit_ms != 0 {
+        if exact && !rest.is_multiple_of(unit_ms) {
             continue;
         }
         let count = rest / unit_ms;
@@ -185,7 +185,6 @@ impl Display for DurationExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             DurationExpr::Ms(ms) => f.write_str(&duration_text(*ms)),
-            DurationExpr::Number(v) => f.write_str(&number_text(*v)),
             DurationExpr::Step => f.write_str("step()"),
             DurationExpr::Range => f.write_str("range()"),
             DurationExpr::Negative(e) => write!(f, "-{e}"),
@@ -211,9 +210,20 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(n) => n.fmt(f),
-            Expr::String(s) if s.utf8 => f.write_str(&quoted(&s.value)),
-            // The escapes stand in the text as they were written.
-            Expr::String(s) => write!(f, "\"{}\"", s.value.replace('"', "\\\"")),
+            Expr::String(s) => match &s.raw {
+                None => f.write_str(&quoted(&s.value)),
+                Some(raw) => {
+                    f.write_str("\"")?;
+                    for chunk in raw.utf8_chunks() {
+                        let valid = quoted(chunk.valid());
+                        f.write_str(&valid[1..valid.len() - 1])?;
+                        for byte in chunk.invalid() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    f.write_str("\"")
+                }
+            },
             Expr::Paren(e, _) => write!(f, "({e})"),
             Expr::Unary(e) => write!(f, "{}{}", if e.negative { "-" } else { "+" }, e.expr),
             Expr::Binary(e) => write!(f, "{} {} {}", e.left, e.operator(), e.right),

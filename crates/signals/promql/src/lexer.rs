@@ -49,12 +49,13 @@ pub enum Tok {
     Error(String),
 }
 
-/// An unquoted string. PromQL's escapes can write bytes that are not UTF-8; such bytes stand in `text` as `\xff`, and
-/// `utf8` is false.
+/// An unquoted string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringValue {
+    /// Bytes that are not UTF-8, which escapes can write, stand here as `\xff`.
     pub text: String,
-    pub utf8: bool,
+    /// The bytes, where they are not UTF-8.
+    pub raw: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -69,9 +70,14 @@ pub fn lex(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     loop {
         lexer.skip_blank();
-        let start = lexer.at;
+        let mut start = lexer.at;
         let tok = lexer.next().unwrap_or_else(Tok::Error);
-        let end = if matches!(tok, Tok::Error(_)) { text.len() } else { lexer.at };
+        let mut end = lexer.at;
+        if matches!(tok, Tok::Error(_)) {
+            // Prometheus points behind a parenthesis too many.
+            start += usize::from(!lexer.braces && lexer.peek(0) == b')');
+            end = text.len();
+        }
         let last = matches!(tok, Tok::Eof | Tok::Error(_));
         tokens.push(Token { tok, span: Span::new(start, end) });
         if last {
@@ -118,7 +124,7 @@ impl Lexer<'_> {
             return if self.braces {
                 Err("unexpected end of input inside braces".into())
             } else if self.brackets {
-                Err("unclosed left bracket".into())
+                Err("unexpected end of input in duration expression".into())
             } else if self.parens > 0 {
                 Err("unclosed left parenthesis".into())
             } else {
@@ -169,7 +175,6 @@ impl Lexer<'_> {
                 self.braces = true;
                 self.eat(1, Tok::LeftBrace)
             }
-            b'}' => Err("unexpected right brace '}'".into()),
             b'[' => {
                 if self.brackets {
                     return Err("unexpected left bracket '['".into());
@@ -185,6 +190,9 @@ impl Lexer<'_> {
                 self.eat(1, Tok::RightBracket)
             }
             b':' if self.brackets => self.eat(1, Tok::Colon),
+            b'"' | b'\'' | b'`' if self.brackets => {
+                Err(format!("unexpected character in duration expression: {}", self.shown(0)))
+            }
             b'"' | b'\'' | b'`' => self.string(c),
             b'0'..=b'9' => self.number(),
             b'.' if self.peek(1).is_ascii_digit() => self.number(),
@@ -270,8 +278,11 @@ impl Lexer<'_> {
         }
         let text = &self.text[start..self.at];
         let follows = self.peek(0);
-        let value =
-            if follows.is_ascii_alphanumeric() || follows == b'_' { None } else { parse_number(text) };
+        let value = if follows.is_ascii_alphanumeric() || follows == b'_' || follows == b'.' {
+            None
+        } else {
+            parse_number(text)
+        };
         value.map(Tok::Number).ok_or_else(|| {
             let rest = &self.text[start..];
             let end =
@@ -311,7 +322,7 @@ impl Lexer<'_> {
         if quote == b'`' {
             return Ok(Tok::Str(StringValue {
                 text: String::from_utf8_lossy(inner).into_owned(),
-                utf8: true,
+                raw: None,
             }));
         }
         match unescape(inner, quote) {
@@ -326,7 +337,7 @@ impl Lexer<'_> {
 
 fn string_value(bytes: Vec<u8>) -> StringValue {
     match String::from_utf8(bytes) {
-        Ok(text) => StringValue { text, utf8: true },
+        Ok(text) => StringValue { text, raw: None },
         Err(e) => {
             let mut text = String::new();
             for chunk in e.as_bytes().utf8_chunks() {
@@ -335,7 +346,7 @@ fn string_value(bytes: Vec<u8>) -> StringValue {
                     text.push_str(&format!("\\x{byte:02x}"));
                 }
             }
-            StringValue { text, utf8: false }
+            StringValue { text, raw: Some(e.into_bytes()) }
         }
     }
 }
@@ -434,10 +445,9 @@ pub fn parse_number(text: &str) -> Option<f64> {
     if let Some(hex) = plain.strip_prefix("0x") {
         return i64::from_str_radix(hex, 16).ok().map(|v| v as f64);
     }
-    if plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|b| b.is_ascii_digit()) {
-        if let Ok(octal) = i64::from_str_radix(&plain, 8) {
-            return Some(octal as f64);
-        }
+    let digits = plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|b| b.is_ascii_digit());
+    if let (true, Ok(octal)) = (digits, i64::from_str_radix(&plain, 8)) {
+        return Some(octal as f64);
     }
     match plain.as_str() {
         "inf" | "+inf" => return Some(f64::INFINITY),

@@ -296,7 +296,7 @@ impl<'a> Parser<'a> {
                     let message = format!("invalid label name for grouping: {:?}", self.word());
                     return Err(self.error(self.span(), message));
                 }
-                Tok::Str(s) if s.utf8 && !s.text.is_empty() => labels.push(s.text),
+                Tok::Str(s) if s.raw.is_none() && !s.text.is_empty() => labels.push(s.text),
                 Tok::Str(s) => {
                     let message = format!("invalid label name for grouping: {:?}", s.text);
                     return Err(self.error(self.span(), message));
@@ -352,9 +352,9 @@ impl<'a> Parser<'a> {
             return Ok(Expr::Number(Number { value, duration, span: start }));
         }
         match self.peek().clone() {
-            Tok::Str(StringValue { text, utf8 }) => {
+            Tok::Str(StringValue { text, raw }) => {
                 self.advance();
-                Ok(Expr::String(Str { value: text, utf8, span: start }))
+                Ok(Expr::String(Str { value: text, raw, span: start }))
             }
             Tok::LeftParen => {
                 self.advance();
@@ -376,12 +376,12 @@ impl<'a> Parser<'a> {
                         return self.aggregate(op, start);
                     }
                 }
+                if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(word)) {
+                    return Err(self.unexpected("", ""));
+                }
                 if self.peek_at(1) == &Tok::LeftParen {
                     self.advance();
                     return self.call(word, start);
-                }
-                if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(word)) {
-                    return Err(self.unexpected("", ""));
                 }
                 self.advance();
                 self.selector(word.to_owned(), start)
@@ -398,9 +398,10 @@ impl<'a> Parser<'a> {
         }
         loop {
             args.push(self.expr(0)?);
+            let comma = self.span();
             if self.eat(&Tok::Comma) {
                 if self.peek() == &Tok::RightParen {
-                    return Err(self.error(self.span(), "trailing commas not allowed in function call args"));
+                    return Err(self.error(comma, "trailing commas not allowed in function call args"));
                 }
                 continue;
             }
@@ -476,7 +477,7 @@ impl<'a> Parser<'a> {
         let start = self.span();
         let (name, quoted) = match self.peek().clone() {
             Tok::Ident => (self.word().to_owned(), false),
-            Tok::Str(s) if s.utf8 => (s.text, true),
+            Tok::Str(s) if s.raw.is_none() => (s.text, true),
             Tok::Str(s) => return Err(self.error(start, format!("label name is not UTF-8: {:?}", s.text))),
             _ => return Err(self.unexpected("label matching", "identifier or \"}\"")),
         };
@@ -495,7 +496,7 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected("label matching", "string"));
         };
         let span = Span::new(start.start, self.span().end);
-        if !value.utf8 {
+        if value.raw.is_some() {
             return Err(self.error(span, format!("label value is not UTF-8: {:?}", value.text)));
         }
         self.advance();
@@ -514,7 +515,7 @@ impl<'a> Parser<'a> {
                 expr = self.range(expr)?;
             } else if self.peek() == &Tok::At {
                 self.advance();
-                let at = self.at_time()?;
+                let at = self.at_time(expr.span())?;
                 self.set_at(&mut expr, at)?;
             } else if self.is_word("offset") {
                 self.advance();
@@ -527,6 +528,7 @@ impl<'a> Parser<'a> {
     }
 
     fn range(&mut self, expr: Expr) -> Parsed<Expr> {
+        let bracket = self.span();
         self.advance();
         let range_span = self.span();
         let range = self.duration("subquery or range selector", 0)?;
@@ -536,15 +538,15 @@ impl<'a> Parser<'a> {
             let span = Span::new(start.start, self.previous_end());
             return match expr {
                 Expr::Vector(s) if s.offset.is_some() => {
-                    Err(self.error(start, "no offset modifiers allowed before range"))
+                    Err(self.error(bracket, "no offset modifiers allowed before range"))
                 }
                 Expr::Vector(s) if s.at.is_some() => {
-                    Err(self.error(start, "no @ modifiers allowed before range"))
+                    Err(self.error(bracket, "no @ modifiers allowed before range"))
                 }
                 Expr::Vector(selector) => {
                     Ok(Expr::Matrix(Box::new(MatrixSelector { selector: *selector, range, span })))
                 }
-                other => Err(self.error(other.span(), "ranges only allowed for vector selectors")),
+                _ => Err(self.error(bracket, "ranges only allowed for vector selectors")),
             };
         }
         self.expect(&Tok::Colon, "subquery or range", "\":\" or \"]\"")?;
@@ -581,10 +583,19 @@ impl<'a> Parser<'a> {
                     self.error(self.span(), format!("more than {NESTING_MAX} operators in a duration"))
                 );
             }
+            let op_span = self.span();
             self.advance();
             let next = if op == BinaryOp::Pow { op.precedence() } else { op.precedence() + 1 };
             let right = self.nested(|p| p.duration(context, next))?;
-            left = DurationExpr::Binary(op, Box::new(as_number(left)), Box::new(as_number(right)));
+            match op {
+                BinaryOp::Div if right == DurationExpr::Ms(0) => {
+                    return Err(self.error(op_span, "division by zero"));
+                }
+                BinaryOp::Mod if right == DurationExpr::Ms(0) => {
+                    return Err(self.error(op_span, "modulo by zero"));
+                }
+                _ => left = DurationExpr::Binary(op, Box::new(left), Box::new(right)),
+            }
         }
         Ok(left)
     }
@@ -600,7 +611,7 @@ impl<'a> Parser<'a> {
             let operand = self.nested(|p| p.duration(context, BinaryOp::Pow.precedence()))?;
             return Ok(match operand {
                 DurationExpr::Ms(ms) if negative => DurationExpr::Ms(-ms),
-                other if negative => DurationExpr::Negative(Box::new(as_number(other))),
+                other if negative => DurationExpr::Negative(Box::new(other)),
                 other => other,
             });
         }
@@ -648,12 +659,7 @@ impl<'a> Parser<'a> {
         if negative || self.peek() == &Tok::Add {
             self.advance();
         }
-        let operand = self.nested(|p| p.duration_operand(context)).map_err(|e| {
-            if e.message.starts_with("unexpected") && !e.message.contains(", expected") {
-                return e;
-            }
-            ParseError { message: e.message, position: e.position }
-        })?;
+        let operand = self.nested(|p| p.duration_operand(context))?;
         Ok(match operand {
             DurationExpr::Ms(ms) if negative => DurationExpr::Ms(-ms),
             other if negative => DurationExpr::Negative(Box::new(other)),
@@ -661,8 +667,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn at_time(&mut self) -> Parsed<At> {
-        let span = self.span();
+    fn at_time(&mut self, span: Span) -> Parsed<At> {
         for (word, at) in [("start", At::Start), ("end", At::End)] {
             if self.is_word(word) && self.peek_at(1) == &Tok::LeftParen {
                 self.advance();
@@ -678,7 +683,10 @@ impl<'a> Parser<'a> {
         let Some((seconds, _)) = self.number() else { return Err(self.unexpected("@", "timestamp")) };
         let seconds = if negative { -seconds } else { seconds };
         if !seconds.is_finite() || seconds.abs() >= i64::MAX as f64 / 1000.0 {
-            return Err(self.error(span, format!("timestamp out of bounds for @ modifier: {seconds}")));
+            return Err(self.error(
+                span,
+                format!("timestamp out of bounds for @ modifier: {}", crate::format::number_text(seconds)),
+            ));
         }
         Ok(At::Ms((seconds * 1000.0).round() as i64))
     }
@@ -727,11 +735,6 @@ impl<'a> Parser<'a> {
         span.end = end;
         Ok(())
     }
-}
-
-/// Inside arithmetic a literal is a number of seconds.
-fn as_number(duration: DurationExpr) -> DurationExpr {
-    duration
 }
 
 fn operator(tok: &Tok) -> Option<BinaryOp> {

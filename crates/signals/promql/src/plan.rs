@@ -308,7 +308,7 @@ impl Planner {
     /// A string that names a label.
     fn label(&self, expr: &Expr, invalid: impl Fn(&str) -> String) -> Result<String> {
         match expr.unwrap_parens() {
-            Expr::String(s) if s.utf8 && !s.value.is_empty() => Ok(s.value.clone()),
+            Expr::String(s) if s.raw.is_none() && !s.value.is_empty() => Ok(s.value.clone()),
             Expr::String(s) => Err(Error::invalid(invalid(&s.value))),
             _ => mistyped(),
         }
@@ -317,7 +317,6 @@ impl Planner {
     fn seconds(&self, duration: &DurationExpr) -> Result<f64> {
         Ok(match duration {
             DurationExpr::Ms(ms) => *ms as f64 / 1000.0,
-            DurationExpr::Number(v) => *v,
             DurationExpr::Step => self.times.step_ms as f64 / 1000.0,
             DurationExpr::Range => (self.times.end_ms - self.times.start_ms) as f64 / 1000.0,
             DurationExpr::Negative(e) => -self.seconds(e)?,

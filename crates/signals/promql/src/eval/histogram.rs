@@ -232,7 +232,7 @@ fn bucket_quantile(q: f64, buckets: &mut [Bucket]) -> (f64, bool) {
         return (f64::NAN, forced);
     }
     let mut rank = q * observations;
-    let at = buckets[..last].partition_point(|b| !(b.count >= rank));
+    let at = buckets[..last].partition_point(|b| b.count < rank || b.count.is_nan() || rank.is_nan());
     let value = if at == last {
         buckets[last - 1].upper
     } else if at == 0 && buckets[0].upper <= 0.0 {

@@ -21,7 +21,7 @@ use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
 use triptych_model::{Error, Labels, Result};
 use triptych_runtime::QueryContext;
 
-use crate::ast::Span;
+use crate::ast::{BinaryOp, Span};
 use crate::format::number_text;
 use crate::plan::{Plan, Scalar, Times, Vector, plan};
 use crate::source::SeriesSource;
@@ -140,13 +140,16 @@ fn thousands(n: i64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
     }
     out
 }
+
+/// A vector being prepared: what can be answered at once is (groups, joins), the rest streams.
+type Pending<'a> = BoxFuture<'a, Result<ColumnStream<'a>>>;
 
 /// One query under way.
 pub(crate) struct Eval<'q> {
@@ -295,175 +298,187 @@ impl<'q> Eval<'q> {
         Ok(out)
     }
 
-    pub(crate) fn vector<'a>(
-        &'a self,
-        plan: &'a Vector,
-        steps: Steps,
-    ) -> BoxFuture<'a, Result<ColumnStream<'a>>> {
-        async move {
-            match plan {
-                Vector::Nothing => Ok(futures::stream::empty().boxed()),
-                Vector::Select { selector, timestamps } => {
-                    let columns = self.select(selector, *timestamps, steps).await?;
-                    if *timestamps { self.drop_names(columns, plan_unique(plan)).await } else { Ok(columns) }
+    /// Every kind of plan has a future of its own: in one that held them all, each level of a deep expression would take the
+    /// stack of the largest.
+    pub(crate) fn vector<'a>(&'a self, plan: &'a Vector, steps: Steps) -> Pending<'a> {
+        match plan {
+            Vector::Nothing => Box::pin(async { Ok(futures::stream::empty().boxed()) }),
+            Vector::Select { selector, timestamps } => Box::pin(async move {
+                let columns = self.select(selector, *timestamps, steps).await?;
+                if *timestamps {
+                    self.drop_names(columns, plan.unique_without_name()).await
+                } else {
+                    Ok(columns)
                 }
-                Vector::Invariant(inner) => {
-                    let columns = self.vector(inner, steps.first()).await?;
-                    if steps.count == 1 {
-                        return Ok(columns);
-                    }
-                    let repeated = move |mut column: Column| {
-                        let value = column.values.first().copied().unwrap_or(ABSENT);
-                        column.values = self.absent_column(steps)?;
-                        column.values.fill(value);
-                        Ok(column)
-                    };
-                    Ok(columns.map(move |c| c.and_then(repeated)).boxed())
-                }
-                Vector::OfScalar(scalar) => {
-                    let values = self.scalar(scalar, steps).await?;
-                    let values = (0..steps.count).map(|i| values.at(i)).collect();
-                    let column = Column { labels: Labels::empty(), drop_name: false, values };
-                    Ok(futures::stream::iter([Ok(column)]).boxed())
-                }
-                Vector::OverTime { func, arg, params, param_span } => {
-                    self.over_time(*func, arg, params, *param_span, steps).await
-                }
-                Vector::Math { func, arg, params } => {
-                    let params = self.scalars(params, steps).await?;
-                    let columns = self.vector(arg, steps).await?;
-                    let func = *func;
-                    let columns = columns
-                        .map_ok(move |mut column| {
-                            apply_math(func, &params, &mut column.values);
-                            column
-                        })
-                        .boxed();
-                    self.drop_names(columns, arg.unique_without_name()).await
-                }
-                Vector::StepTime(arg) => {
-                    let columns = self.vector(arg, steps).await?;
-                    let columns = columns
-                        .map_ok(move |mut column| {
-                            for (i, v) in
-                                column.values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v))
-                            {
-                                *v = steps.at(i) as f64 / 1000.0;
-                            }
-                            column
-                        })
-                        .boxed();
-                    self.drop_names(columns, arg.unique_without_name()).await
-                }
-                Vector::ScalarBinary { op, return_bool, vector, scalar, scalar_left } => {
-                    let scalar = self.scalar(scalar, steps).await?;
-                    let columns = self.vector(vector, steps).await?;
-                    let (op, return_bool, scalar_left) = (*op, *return_bool, *scalar_left);
-                    let columns = columns
-                        .map_ok(move |mut column| {
-                            binary::with_scalar(op, return_bool, scalar_left, &scalar, &mut column.values);
-                            column
-                        })
-                        .boxed();
-                    if op.is_comparison() && !return_bool {
-                        return Ok(columns);
-                    }
-                    self.drop_names(columns, vector.unique_without_name()).await
-                }
-                Vector::Binary { op, return_bool, left, right, matching } => {
-                    let left = hold(self.ctx, self.vector(left, steps).await?).await?;
-                    let right = hold(self.ctx, self.vector(right, steps).await?).await?;
-                    let joined = if op.is_set() {
-                        join::set(self.ctx, *op, left, right, matching)?
-                    } else {
-                        let how = join::Join {
-                            op: *op,
-                            return_bool: *return_bool,
-                            matching,
-                            delayed: self.delayed,
-                        };
-                        how.run(self.ctx, left, right, steps)?
-                    };
-                    tokio::task::yield_now().await;
-                    Ok(joined.into_stream())
-                }
-                Vector::Aggregate { op, arg, param, label, without, labels, param_span } => {
-                    let how = aggregate::Aggregation {
-                        op: *op,
-                        param: match param {
-                            Some(param) => Some(self.scalar(param, steps).await?),
-                            None => None,
-                        },
-                        label,
-                        without: *without,
-                        labels,
-                        param_span: *param_span,
-                    };
-                    self.aggregate(how, arg, steps).await
-                }
-                Vector::Absent { arg, labels } => {
-                    let columns = self.vector(arg, steps).await?;
-                    self.absent(columns, labels, steps).await
-                }
-                Vector::AbsentOverTime { arg, labels } => {
-                    let present = over_time::RangeFn::Present;
-                    let columns = self.windows(present, arg, Vec::new(), Span::default(), steps).await?;
-                    self.absent(columns, labels, steps).await
-                }
-                Vector::HistogramQuantile { quantiles, label, arg, span } => {
-                    let mut qs = Vec::with_capacity(quantiles.len());
-                    for (quantile, at) in quantiles {
-                        qs.push((self.scalar(quantile, steps).await?, *at));
-                    }
-                    let buckets = self.vector(arg, steps).await?;
-                    self.histogram_quantile(qs, label.as_deref(), buckets, *span, steps).await
-                }
-                Vector::HistogramFraction { lower, upper, arg, span } => {
-                    let (lower, upper) = (self.scalar(lower, steps).await?, self.scalar(upper, steps).await?);
-                    let buckets = self.vector(arg, steps).await?;
-                    self.histogram_fraction(lower, upper, buckets, *span, steps).await
-                }
-                Vector::LabelReplace { arg, target, replacement, source, regex } => {
-                    let columns = self.vector(arg, steps).await?;
-                    let change = labels::Replace { target, replacement, source, regex };
-                    self.relabel(columns, move |l| change.apply(l), target == "__name__").await
-                }
-                Vector::LabelJoin { arg, target, separator, sources } => {
-                    let columns = self.vector(arg, steps).await?;
-                    let change = move |l: &Labels| Some(labels::join(l, target, separator, sources));
-                    self.relabel(columns, change, target == "__name__").await
-                }
-                Vector::Sort { arg, descending, span } => {
-                    let columns = self.vector(arg, steps).await?;
-                    if !self.may_sort(*span) {
-                        return Ok(columns);
-                    }
-                    let mut held = hold(self.ctx, columns).await?;
-                    labels::sort_by_value(&mut held.columns, *descending);
-                    Ok(held.into_stream())
-                }
-                Vector::SortByLabel { arg, labels, descending, span } => {
-                    let columns = self.vector(arg, steps).await?;
-                    if !self.may_sort(*span) {
-                        return Ok(columns);
-                    }
-                    let mut held = hold(self.ctx, columns).await?;
-                    labels::sort_by_label(&mut held.columns, labels, *descending);
-                    Ok(held.into_stream())
-                }
+            }),
+            Vector::Invariant(inner) => Box::pin(self.repeated(inner, steps)),
+            Vector::OfScalar(scalar) => Box::pin(async move {
+                let values = self.scalar(scalar, steps).await?;
+                let values = (0..steps.count).map(|i| values.at(i)).collect();
+                let column = Column { labels: Labels::empty(), drop_name: false, values };
+                Ok(futures::stream::iter([Ok(column)]).boxed())
+            }),
+            Vector::OverTime { func, arg, params, param_span } => {
+                Box::pin(self.over_time(*func, arg, params, *param_span, steps))
             }
+            Vector::Math { func, arg, params } => Box::pin(self.math(*func, arg, params, steps)),
+            Vector::StepTime(arg) => Box::pin(self.step_time(arg, steps)),
+            Vector::ScalarBinary { op, return_bool, vector, scalar, scalar_left } => {
+                Box::pin(self.with_scalar(*op, *return_bool, vector, scalar, *scalar_left, steps))
+            }
+            Vector::Binary { op, return_bool, left, right, matching } => Box::pin(async move {
+                let left = hold(self.ctx, self.vector(left, steps).await?).await?;
+                let right = hold(self.ctx, self.vector(right, steps).await?).await?;
+                let joined = if op.is_set() {
+                    join::set(self.ctx, *op, left, right, matching)?
+                } else {
+                    let how =
+                        join::Join { op: *op, return_bool: *return_bool, matching, delayed: self.delayed };
+                    how.run(self.ctx, left, right, steps)?
+                };
+                tokio::task::yield_now().await;
+                Ok(joined.into_stream())
+            }),
+            Vector::Aggregate { op, arg, param, label, without, labels, param_span } => {
+                Box::pin(async move {
+                    let param = match param {
+                        Some(param) => Some(self.scalar(param, steps).await?),
+                        None => None,
+                    };
+                    let (without, param_span) = (*without, *param_span);
+                    let how = aggregate::Aggregation { op: *op, param, label, without, labels, param_span };
+                    self.aggregate(how, arg, steps).await
+                })
+            }
+            Vector::Absent { arg, labels } => Box::pin(async move {
+                let columns = self.vector(arg, steps).await?;
+                self.absent(columns, labels, steps).await
+            }),
+            Vector::AbsentOverTime { arg, labels } => Box::pin(async move {
+                let present = over_time::RangeFn::Present;
+                let columns = self.windows(present, arg, Vec::new(), Span::default(), steps).await?;
+                self.absent(columns, labels, steps).await
+            }),
+            Vector::HistogramQuantile { quantiles, label, arg, span } => Box::pin(async move {
+                let mut qs = Vec::with_capacity(quantiles.len());
+                for (quantile, at) in quantiles {
+                    qs.push((self.scalar(quantile, steps).await?, *at));
+                }
+                let buckets = self.vector(arg, steps).await?;
+                self.histogram_quantile(qs, label.as_deref(), buckets, *span, steps).await
+            }),
+            Vector::HistogramFraction { lower, upper, arg, span } => Box::pin(async move {
+                let (lower, upper) = (self.scalar(lower, steps).await?, self.scalar(upper, steps).await?);
+                let buckets = self.vector(arg, steps).await?;
+                self.histogram_fraction(lower, upper, buckets, *span, steps).await
+            }),
+            Vector::LabelReplace { arg, target, replacement, source, regex } => Box::pin(async move {
+                let columns = self.vector(arg, steps).await?;
+                let change = labels::Replace { target, replacement, source, regex };
+                self.relabel(columns, move |l| change.apply(l), target == "__name__").await
+            }),
+            Vector::LabelJoin { arg, target, separator, sources } => Box::pin(async move {
+                let columns = self.vector(arg, steps).await?;
+                let change = move |l: &Labels| Some(labels::join(l, target, separator, sources));
+                self.relabel(columns, change, target == "__name__").await
+            }),
+            Vector::Sort { arg, descending, span } => Box::pin(async move {
+                let columns = self.vector(arg, steps).await?;
+                self.sorted(columns, *span, |columns| labels::sort_by_value(columns, *descending)).await
+            }),
+            Vector::SortByLabel { arg, labels, descending, span } => Box::pin(async move {
+                let columns = self.vector(arg, steps).await?;
+                self.sorted(columns, *span, |columns| labels::sort_by_label(columns, labels, *descending))
+                    .await
+            }),
         }
-        .boxed()
     }
 
-    fn may_sort(&self, span: Span) -> bool {
+    async fn repeated<'a>(&'a self, inner: &'a Vector, steps: Steps) -> Result<ColumnStream<'a>> {
+        let columns = self.vector(inner, steps.first()).await?;
+        if steps.count == 1 {
+            return Ok(columns);
+        }
+        let repeated = move |mut column: Column| {
+            let value = column.values.first().copied().unwrap_or(ABSENT);
+            column.values = self.absent_column(steps)?;
+            column.values.fill(value);
+            Ok(column)
+        };
+        Ok(columns.map(move |c| c.and_then(repeated)).boxed())
+    }
+
+    async fn math<'a>(
+        &'a self,
+        func: MathFn,
+        arg: &'a Vector,
+        params: &'a [Scalar],
+        steps: Steps,
+    ) -> Result<ColumnStream<'a>> {
+        let params = self.scalars(params, steps).await?;
+        let columns = self.vector(arg, steps).await?;
+        let columns = columns
+            .map_ok(move |mut column| {
+                apply_math(func, &params, &mut column.values);
+                column
+            })
+            .boxed();
+        self.drop_names(columns, arg.unique_without_name()).await
+    }
+
+    async fn step_time<'a>(&'a self, arg: &'a Vector, steps: Steps) -> Result<ColumnStream<'a>> {
+        let columns = self.vector(arg, steps).await?;
+        let columns = columns
+            .map_ok(move |mut column| {
+                for (i, v) in column.values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v)) {
+                    *v = steps.at(i) as f64 / 1000.0;
+                }
+                column
+            })
+            .boxed();
+        self.drop_names(columns, arg.unique_without_name()).await
+    }
+
+    async fn with_scalar<'a>(
+        &'a self,
+        op: BinaryOp,
+        return_bool: bool,
+        vector: &'a Vector,
+        scalar: &'a Scalar,
+        scalar_left: bool,
+        steps: Steps,
+    ) -> Result<ColumnStream<'a>> {
+        let scalar = self.scalar(scalar, steps).await?;
+        let columns = self.vector(vector, steps).await?;
+        let columns = columns
+            .map_ok(move |mut column| {
+                binary::with_scalar(op, return_bool, scalar_left, &scalar, &mut column.values);
+                column
+            })
+            .boxed();
+        if op.is_comparison() && !return_bool {
+            return Ok(columns);
+        }
+        self.drop_names(columns, vector.unique_without_name()).await
+    }
+
+    /// Sorts for an instant answer; a range answer is sorted by labels anyway, and says so.
+    async fn sorted<'a>(
+        &'a self,
+        columns: ColumnStream<'a>,
+        span: Span,
+        sort: impl FnOnce(&mut [Column]),
+    ) -> Result<ColumnStream<'a>> {
         if !self.instant {
             self.warn(
                 span,
                 "sort is ineffective for range queries since results are always ordered by labels",
             );
+            return Ok(columns);
         }
-        self.instant
+        let mut held = hold(self.ctx, columns).await?;
+        sort(&mut held.columns);
+        Ok(held.into_stream())
     }
 
     /// The values are no longer the metric's: its name goes. `unique` says that no two series can become equal by that.
@@ -534,10 +549,6 @@ impl<'q> Eval<'q> {
     }
 }
 
-fn plan_unique(plan: &Vector) -> bool {
-    plan.unique_without_name()
-}
-
 fn apply_math(func: MathFn, params: &[ScalarColumn], values: &mut [f64]) {
     let param = |index: usize, step: usize, default: f64| params.get(index).map_or(default, |p| p.at(step));
     for (i, v) in values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v)) {
@@ -572,3 +583,6 @@ pub(crate) fn general_text(value: f64) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests;

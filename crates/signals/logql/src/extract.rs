@@ -197,6 +197,7 @@ impl SampleLeaf {
             sets: HashSet::new(),
             encoded: Vec::new(),
             last: None,
+            fixed: None,
         }
     }
 }
@@ -212,6 +213,8 @@ pub struct StreamExtractor {
     sets: HashSet<Labels>,
     encoded: Vec<u8>,
     last: Option<Labels>,
+    /// The set of lines that bring no label of their own.
+    fixed: Option<Labels>,
 }
 
 /// Finds a [`Labels`] by its encoding.
@@ -257,6 +260,12 @@ impl StreamExtractor {
         };
         if !self.extractor.filters.iter().all(|f| f.passes(labels)) {
             return None;
+        }
+        if labels.is_base_only() {
+            if self.fixed.is_none() {
+                self.fixed = Some(Labels::from_sorted(grouped(labels, &self.extractor.group)));
+            }
+            return self.fixed.clone().map(|set| (value, set));
         }
         let pairs = grouped(labels, &self.extractor.group);
         self.encoded.clear();

@@ -222,9 +222,9 @@ fn walk(scan: &mut Scan<'_>, labels: &mut LineLabels, run: &mut ParseRun<'_>, de
         if key.escaped {
             let mut plain = String::new();
             unescape(key, &mut plain);
-            sanitize_into(&plain, prefix == 0, &mut run.name);
+            sanitize_into(&plain, prefix == 0, run.name);
         } else {
-            sanitize_into(key.raw, prefix == 0, &mut run.name);
+            sanitize_into(key.raw, prefix == 0, run.name);
         }
         if run.name.len() == before {
             scan.skip()?;
@@ -232,7 +232,7 @@ fn walk(scan: &mut Scan<'_>, labels: &mut LineLabels, run: &mut ParseRun<'_>, de
         }
         match scan.peek() {
             Some(b'{') => {
-                if run.needs.wants_below(&run.name) {
+                if run.needs.wants_below(run.name) {
                     walk(scan, labels, run, depth + 1)
                 } else {
                     scan.skip()?;
@@ -403,7 +403,7 @@ pub fn unpack(line: &str, labels: &mut LineLabels, run: &mut ParseRun<'_>, entry
         }
         let value = scan.string()?;
         run.name.clear();
-        unescape(key, &mut run.name);
+        unescape(key, run.name);
         if run.name == "_entry" {
             entry.clear();
             unescape(value, entry);
@@ -411,7 +411,7 @@ pub fn unpack(line: &str, labels: &mut LineLabels, run: &mut ParseRun<'_>, entry
             return Ok(true);
         }
         let mut name = String::new();
-        sanitize_into(&run.name, true, &mut name);
+        sanitize_into(run.name, true, &mut name);
         *run.name = name;
         run.found_all(labels, |out| unescape(value, out));
         Ok(true)

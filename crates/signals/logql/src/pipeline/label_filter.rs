@@ -8,6 +8,7 @@ use super::labels::LineLabels;
 use super::line_filter::IpPattern;
 use super::parsers::Needs;
 use super::regexes;
+use crate::ERROR_LABEL;
 use crate::syntax::ast::{CompareOp, LabelFilterExpr};
 use crate::syntax::units::{parse_bytes, parse_duration_ns};
 
@@ -130,6 +131,10 @@ fn compare<T: PartialOrd>(
     parse: impl FnOnce(&str) -> Option<T>,
     what: &str,
 ) -> bool {
+    // Only strings can test the error itself.
+    if label == ERROR_LABEL {
+        return false;
+    }
     if labels.has_error() {
         return true;
     }

@@ -32,8 +32,8 @@ struct Entry {
     value: Range<usize>,
     category: Category,
     live: bool,
-    /// Which stage wrote it: within one stage the first value of a name counts.
-    stage: u32,
+    /// Whether a parser wrote it: of what parsers find under one name the first counts.
+    by_parser: bool,
 }
 
 #[derive(Debug)]
@@ -124,26 +124,26 @@ impl LineLabels {
     }
 
     pub fn set(&mut self, category: Category, name: &str, value: &str) {
-        self.put(category, name, u32::MAX, |arena| arena.push_str(value));
+        self.put(category, name, false, |arena| arena.push_str(value));
         if self.base_has(name) && !self.deleted.iter().any(|d| d == name) {
             self.deleted.push(name.to_owned());
         }
     }
 
-    /// Adds a field that a parser found; the first of a name within one stage counts. Never called with a name that the stream
-    /// has. Whether it was new to this stage.
-    pub fn set_parsed(&mut self, stage: u32, name: &str, write: impl FnOnce(&mut String)) -> bool {
+    /// Adds a field that a parser found; the first of a name counts. Never called with a name that the stream has. Whether it
+    /// was new.
+    pub fn set_parsed(&mut self, name: &str, write: impl FnOnce(&mut String)) -> bool {
         if let Some(i) = self.find(name)
             && self.entries[i].live
-            && self.entries[i].stage == stage
+            && self.entries[i].by_parser
         {
             return false;
         }
-        self.put(Category::Parsed, name, stage, write);
+        self.put(Category::Parsed, name, true, write);
         true
     }
 
-    fn put(&mut self, category: Category, name: &str, stage: u32, write: impl FnOnce(&mut String)) {
+    fn put(&mut self, category: Category, name: &str, by_parser: bool, write: impl FnOnce(&mut String)) {
         let found = self.find(name);
         let name_at = match found {
             Some(i) => self.entries[i].name.clone(),
@@ -155,7 +155,7 @@ impl LineLabels {
         };
         let start = self.arena.len();
         write(&mut self.arena);
-        let entry = Entry { name: name_at, value: start..self.arena.len(), category, live: true, stage };
+        let entry = Entry { name: name_at, value: start..self.arena.len(), category, live: true, by_parser };
         match found {
             Some(i) => self.entries[i] = entry,
             None => {
@@ -223,6 +223,12 @@ impl LineLabels {
 
     fn base_left(&self) -> impl Iterator<Item = (&str, &str)> {
         self.base.iter().filter(|(n, _)| self.deleted.is_empty() || !self.deleted.iter().any(|d| d == n))
+    }
+
+    /// Whether there is nothing but the stream's own labels.
+    #[inline]
+    pub fn is_base_only(&self) -> bool {
+        self.entries.is_empty() && self.deleted.is_empty() && !self.has_error()
     }
 
     /// Names of everything there is.

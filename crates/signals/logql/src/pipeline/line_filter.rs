@@ -21,7 +21,7 @@ pub struct LineTest {
 #[derive(Debug)]
 enum Needle {
     Everything,
-    Literal(Finder<'static>),
+    Literal(Box<Finder<'static>>),
     Literals(AhoCorasick),
     Regex(Regex),
     Pattern(LinePattern),
@@ -58,14 +58,15 @@ impl Needle {
         Ok(match op {
             LineOp::Contains | LineOp::NotContains if text.is_empty() => Needle::Everything,
             LineOp::Contains | LineOp::NotContains => {
-                Needle::Literal(Finder::new(text.as_bytes()).into_owned())
+                Needle::Literal(Box::new(Finder::new(text.as_bytes()).into_owned()))
             }
             LineOp::Pattern | LineOp::NotPattern => Needle::Pattern(LinePattern::parse(text)?),
             LineOp::Regex | LineOp::NotRegex => {
-                let regex = regexes::compile(text)?;
+                // In a line filter `.` matches newlines, too (Loki's documentation of line filters).
+                let regex = regexes::compile(&format!("(?s:{text})"))?;
                 match regexes::only_literals(text) {
                     Some(found) if !found.ignore_case && found.texts.len() == 1 => {
-                        Needle::Literal(Finder::new(&found.texts[0]).into_owned())
+                        Needle::Literal(Box::new(Finder::new(&found.texts[0]).into_owned()))
                     }
                     Some(found) => Needle::Literals(searcher(&found)?),
                     None => Needle::Regex(regex),
@@ -103,7 +104,7 @@ struct Clause {
 
 #[derive(Debug, Clone)]
 enum Search {
-    One(Finder<'static>),
+    One(Box<Finder<'static>>),
     Any(AhoCorasick),
 }
 
@@ -157,7 +158,7 @@ impl Clause {
         }
         let required = Required { texts, ignore_case };
         let search = match required.texts.as_slice() {
-            [one] if !ignore_case => Search::One(Finder::new(one).into_owned()),
+            [one] if !ignore_case => Search::One(Box::new(Finder::new(one).into_owned())),
             _ => Search::Any(searcher(&required).ok()?),
         };
         Some(Self { required, search })

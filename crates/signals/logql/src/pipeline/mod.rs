@@ -429,7 +429,7 @@ impl State {
             }
             macro_rules! run {
                 ($needs:expr) => {
-                    ParseRun { stage: i as u32, needs: $needs, missing, name: &mut self.name }
+                    ParseRun { needs: $needs, missing, name: &mut self.name }
                 };
             }
             match op {

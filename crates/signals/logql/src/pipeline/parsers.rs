@@ -44,7 +44,6 @@ impl Needs {
 
 /// One parser's work on one line.
 pub struct ParseRun<'r> {
-    pub stage: u32,
     pub needs: &'r Needs,
     /// Wanted names that are still to be found; the parser may stop at 0. `usize::MAX`: read to the end.
     pub missing: usize,
@@ -64,10 +63,7 @@ impl ParseRun<'_> {
                 return true;
             }
         }
-        if self.needs.wants(self.name)
-            && labels.set_parsed(self.stage, self.name, write)
-            && self.missing != usize::MAX
-        {
+        if self.needs.wants(self.name) && labels.set_parsed(self.name, write) && self.missing != usize::MAX {
             self.missing = self.missing.saturating_sub(1);
         }
         self.name.truncate(before);
@@ -77,7 +73,7 @@ impl ParseRun<'_> {
     /// As [`ParseRun::found`], where nothing may be left out.
     pub fn found_all(&mut self, labels: &mut LineLabels, write: impl FnOnce(&mut String)) {
         let all = Needs::All;
-        let mut run = ParseRun { stage: self.stage, needs: &all, missing: usize::MAX, name: self.name };
+        let mut run = ParseRun { needs: &all, missing: usize::MAX, name: self.name };
         run.found(labels, write);
     }
 }

@@ -66,6 +66,15 @@ pub fn translate(pattern: &str) -> String {
                         rest = &tail[digits..];
                         continue;
                     }
+                    // `\p{Greek}`, `\x{41}`: the braces belong to it.
+                    ('p' | 'P' | 'x', _) if tail.starts_with('{') && tail.contains('}') => {
+                        let (name, next) = tail.split_at(tail.find('}').map_or(0, |end| end + 1));
+                        out.push('\\');
+                        out.push(escaped);
+                        out.push_str(name);
+                        rest = next;
+                        continue;
+                    }
                     _ => {
                         out.push('\\');
                         out.push(escaped);

@@ -257,3 +257,180 @@ fn prefilter() {
     check(r#"| json |= "nothere""#, block, false);
     check(r#"| line_format `nothere` |= "nothere""#, block, true);
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::regexes;
+
+    const EXPRS: &[&str] = &[
+        "| json",
+        r#"| json a="x.y[0]", b="c""#,
+        "| logfmt",
+        "| logfmt --strict --keep-empty",
+        r#"| logfmt a, b="c""#,
+        "| regexp `(?P<a>\\w+)[ =](?P<b>.*)`",
+        "| pattern `<a> <b>=<c>`",
+        "| unpack | logfmt",
+        "| decolorize | json | logfmt",
+        "| json | a > 5 or b = 10KB or c < 3s",
+        "| logfmt | line_format `{{.a}} {{ . }}` | json | drop a | keep b",
+        r#"|= ip("10.0.0.0/8") or "a" |~ "(?i)b|c" |> "<_>a<_>b""#,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn pipelines_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[ab =\\\\\"{}\\[\\]:,0-9.u\\x1b\\[mé-]{0,60}") {
+            for expr in EXPRS {
+                let leaf = LogLeaf::compile(&format!("{{app=\"web\"}} {expr}")).unwrap();
+                let mut pipeline = leaf.pipeline().for_stream(&base());
+                pipeline.process_bytes(1, &bytes, []);
+                pipeline.process(2, &text, [("a", "b")]);
+            }
+        }
+
+        #[test]
+        fn json_agrees_with_serde(value in json_object()) {
+            // Flat and nested fields by another reader; names are made so that none collide.
+            let text = value.to_string();
+            let mut want = Vec::new();
+            flatten("", &value, &mut want);
+            let leaf = LogLeaf::compile("{app=\"web\"} | json").unwrap();
+            let mut pipeline = leaf.pipeline().for_stream(&base());
+            let got = pipeline.process(0, &text, []).unwrap();
+            prop_assert_eq!(got.parsed, Labels::from_pairs(want), "{}", text);
+            // Cut anywhere, it is an error and no panic.
+            for cut in (1..text.len()).filter(|i| text.is_char_boundary(*i)) {
+                let got = pipeline.process(0, &text[..cut], []).unwrap();
+                prop_assert_eq!(got.parsed.get("__error__"), Some("JSONParserErr"), "{}", &text[..cut]);
+            }
+        }
+
+        /// What a prefilter rules out, the line filters refuse.
+        #[test]
+        fn prefilters_are_sound(lines in proptest::collection::vec("[abAB k]{0,8}", 1..6), pattern in "(\\(\\?i\\))?[abAB]{1,3}(\\||\\.\\*|[ab]\\+)?[abAB]{0,2}") {
+            for expr in [format!("|~ `{pattern}`"), format!("|= `{}`", &pattern[pattern.len() - 1..]), format!("|~ `{pattern}` or `k`")] {
+                let leaf = LogLeaf::compile(&format!("{{app=\"web\"}} {expr}")).unwrap();
+                let block = lines.join("\u{1}");
+                let pipeline = leaf.pipeline();
+                let any = lines.iter().any(|l| pipeline.line_may_pass(l));
+                if let Some(filter) = leaf.prefilter() {
+                    prop_assert!(!any || filter.may_match(block.as_bytes()), "{} {:?}", expr, lines);
+                }
+            }
+        }
+
+        /// The shortcut for regexes that only look for texts answers as the regex does.
+        #[test]
+        fn literal_regexes_are_exact(line in "[abAB.]{0,8}", pattern in "(\\(\\?i\\))?(\\.\\*)?[abAB]{1,3}(\\|[abAB]{1,2})?(\\.\\*)?") {
+            let leaf = LogLeaf::compile(&format!("{{app=\"web\"}} |~ `{pattern}`")).unwrap();
+            let want = regexes::compile(&pattern).unwrap().is_match(&line);
+            prop_assert_eq!(leaf.pipeline().line_may_pass(&line), want, "{} {}", pattern, line);
+        }
+
+        #[test]
+        fn regex_translation_never_panics(pattern in "[\\[\\]{}()\\\\a-c0-9,QEdwsb^$.*+?&|:-]{0,20}") {
+            let _ = regexes::compile(&pattern);
+            let _ = regexes::required(&pattern);
+            let _ = regexes::only_literals(&pattern);
+        }
+    }
+
+    fn json_object() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i32>().prop_map(Into::into),
+            "\\PC{0,8}|[\"\\\\\n\t/é😀]{0,4}".prop_map(Into::into),
+        ];
+        let value = leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::Array),
+                proptest::collection::btree_map("[a-e]", inner, 0..4)
+                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            ]
+        });
+        proptest::collection::btree_map("[f-j]", value, 0..5)
+            .prop_map(|m| serde_json::Value::Object(m.into_iter().collect()))
+    }
+
+    fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}_{key}") };
+                    flatten(&name, value, out);
+                }
+            }
+            serde_json::Value::Null | serde_json::Value::Array(_) => {}
+            serde_json::Value::String(text) => out.push((prefix.to_owned(), text.clone())),
+            other => out.push((prefix.to_owned(), other.to_string())),
+        }
+    }
+}
+
+#[test]
+fn regex_dialect() {
+    use crate::pipeline::regexes::compile;
+    let check = |pattern: &str, yes: &[&str], no: &[&str]| {
+        let regex = compile(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+        yes.iter().for_each(|t| assert!(regex.is_match(t), "{pattern} {t}"));
+        no.iter().for_each(|t| assert!(!regex.is_match(t), "{pattern} {t}"));
+    };
+    check(r#"{"a":1}"#, &[r#"{"a":1}"#], &["a"]);
+    check("a{2}", &["aa"], &["a"]);
+    check("a{2,}b{1,2}", &["aab"], &["ab"]);
+    check("a{,2}", &["a{,2}"], &["aa"]);
+    check("x{foo}", &["x{foo}"], &["xfoo"]);
+    check(r"\p{Greek}\x{41}", &["αA"], &["aA"]);
+    check(r"^\d+$", &["123"], &["١٢٣"]);
+    check(r"^\w$", &["a", "_"], &["é"]);
+    check(r"^[\w.]+$", &["a.b"], &["é"]);
+    check(r"^[^\d]$", &["a"], &["1"]);
+    check(r"[[]", &["["], &["]"]);
+    check(r"^[]a]+$", &["]a"], &["["]);
+    check(r"^[[:alpha:]_]+$", &["a_"], &["1"]);
+    check(r"^[a&&b]+$", &["a&b"], &["c"]);
+    check(r"\Qa.b\E.", &["a.bx"], &["axbx", "a.b"]);
+    check(r"(?i)abc", &["ABC"], &["AB"]);
+    check(r"\bfoo\b", &["a foo b"], &["afoob"]);
+    check(r"\101", &["A"], &["101"]);
+    check("}", &["}"], &["x"]);
+}
+
+#[test]
+fn parsers_extract_what_is_read() {
+    // Names that nobody reads are not extracted; a stream's own names go by another one.
+    let leaf = SampleLeaf::compile(r#"sum by (a, app_extracted) (rate({app="web"} | json [1m]))"#).unwrap();
+    let mut extractor = leaf.for_stream(&base());
+    let (_, labels) = extractor.process(0, r#"{"x":1,"app":"q","a":"v","b":{"a":2}}"#, []).unwrap();
+    assert_eq!(labels.to_string(), r#"{a="v", app_extracted="q"}"#);
+    // The parser stops when it has all it wants: damage behind that is not seen, as in Loki.
+    let leaf = SampleLeaf::compile(r#"sum by (a) (rate({app="web"} | json [1m]))"#).unwrap();
+    let (_, labels) = leaf.for_stream(&base()).process(0, r#"{"a":"v", damaged"#, []).unwrap();
+    assert_eq!(labels.to_string(), r#"{a="v"}"#);
+    // Unless somebody asks for errors.
+    let leaf = SampleLeaf::compile(r#"sum by (a) (rate({app="web"} | json | __error__="" [1m]))"#).unwrap();
+    assert!(leaf.for_stream(&base()).process(0, r#"{"a":"v", damaged"#, []).is_none());
+    // Of two parsers the first counts.
+    check("| logfmt | line_format `{\"a\":2,\"b\":3}` | json", "a=1", r#"{"a":2,"b":3} {a="1", b="3"}"#);
+    // Many fields.
+    let many: String = (0..500).map(|i| format!("k{i}={i} ")).collect();
+    let got = run(r#"{app="web"} | logfmt | k499="499" | k0="0" | drop k7 | keep k7, k8"#, &many);
+    assert!(got.ends_with(r#"{} | {} | {k8="8"}"#), "{got}");
+}
+
+#[test]
+fn hints() {
+    let leaf = |e: &str| SampleLeaf::compile(e).unwrap();
+    assert!(!leaf(r#"sum(rate({a="b"}[1m]))"#).needs_line());
+    assert!(!leaf(r#"sum(rate({a="b"}[1m]))"#).needs_metadata());
+    assert!(leaf(r#"sum by (x) (rate({a="b"}[1m]))"#).needs_metadata());
+    assert!(leaf(r#"sum(bytes_rate({a="b"}[1m]))"#).needs_line());
+    assert!(leaf(r#"sum(rate({a="b"} | x="y" [1m]))"#).needs_metadata());
+    assert!(LogLeaf::compile(r#"{a="b"}"#).unwrap().pipeline().is_noop());
+    assert!(LogLeaf::compile(r#"{a="b"} |= "x""#).unwrap().pipeline().is_line_filters_only());
+}

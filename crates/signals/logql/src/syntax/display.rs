@@ -84,6 +84,7 @@ impl Display for Stage {
             Stage::Regexp(regex) => write!(f, "| regexp {}", quote(regex)),
             Stage::Pattern(pattern) => write!(f, "| pattern {}", quote(pattern)),
             Stage::Unpack => f.write_str("| unpack"),
+            Stage::LabelFilter(filter) if looks_like_a_stage(filter) => write!(f, "| ( {filter} )"),
             Stage::LabelFilter(filter) => write!(f, "| {filter}"),
             Stage::LineFormat(template) => write!(f, "| line_format {}", quote(template)),
             Stage::LabelFormat(formats) => {
@@ -104,6 +105,19 @@ impl Display for Stage {
             }
         }
     }
+}
+
+/// `json!="x"` alone would be read as the parser and a line filter.
+fn looks_like_a_stage(filter: &LabelFilterExpr) -> bool {
+    let (label, negative) = match filter {
+        LabelFilterExpr::Matcher(m) => (&m.name, m.is_negative()),
+        LabelFilterExpr::Number { label, op, .. }
+        | LabelFilterExpr::Duration { label, op, .. }
+        | LabelFilterExpr::Bytes { label, op, .. } => (label, *op == CompareOp::NotEqual),
+        LabelFilterExpr::Ip { label, negative, .. } => (label, *negative),
+        LabelFilterExpr::And(_) | LabelFilterExpr::Or(_) => return false,
+    };
+    negative && super::parser::BARE_STAGES.iter().any(|s| label.eq_ignore_ascii_case(s))
 }
 
 fn extract(f: &mut Formatter<'_>, extractions: &[Extraction]) -> fmt::Result {

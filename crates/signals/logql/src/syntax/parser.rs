@@ -1,4 +1,5 @@
-//! Recursive descent over tokens. Every error says where; nesting and the number of operators are limited.
+//! Recursive descent over tokens. Every error says where; nesting and the number of operators are limited. Keywords may be
+//! written in either case, as Loki takes them.
 
 use std::fmt::Display;
 
@@ -35,6 +36,9 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>> {
     parser.expect_end()?;
     Ok(matchers)
 }
+
+/// Stages that need nothing behind them.
+pub(super) const BARE_STAGES: [&str; 4] = ["json", "logfmt", "unpack", "decolorize"];
 
 struct Parser {
     tokens: Vec<Spanned>,
@@ -85,7 +89,7 @@ impl Parser {
     }
 
     fn is_word(&self, word: &str) -> bool {
-        matches!(self.peek(), Token::Ident(w) if w == word)
+        matches!(self.peek(), Token::Ident(w) if w.eq_ignore_ascii_case(word))
     }
 
     fn take(&mut self, punct: &str) -> bool {
@@ -221,7 +225,7 @@ impl Parser {
             Token::Punct("!=") => MatchOp::NotEqual,
             Token::Punct("=~") => MatchOp::Regex,
             Token::Punct("!~") => MatchOp::NotRegex,
-            _ => return Err(self.unexpected_want("!= or !~ or =~ or =")),
+            _ => return Err(self.unexpected_want("= or =~ or !~ or !=")),
         };
         self.next();
         Ok(op)
@@ -244,7 +248,8 @@ impl Parser {
                 Token::Punct("!~") => LineOp::NotRegex,
                 Token::Punct("|>") => LineOp::Pattern,
                 Token::Punct("!>") => LineOp::NotPattern,
-                Token::Punct("|") if !matches!(self.peek_at(1), Token::Ident(w) if w == "unwrap") => {
+                Token::Punct("|") if !matches!(self.peek_at(1), Token::Ident(w) if w.eq_ignore_ascii_case("unwrap")) =>
+                {
                     self.next();
                     let stage = self.stage()?;
                     stages.push(stage);
@@ -279,12 +284,17 @@ impl Parser {
     fn stage(&mut self) -> Result<Stage> {
         let keyword = match self.peek() {
             Token::Punct("(") => return Ok(Stage::LabelFilter(self.label_filter()?)),
-            Token::Ident(word) => word.clone(),
+            Token::Ident(word) => word.to_ascii_lowercase(),
             _ => return Err(self.unexpected()),
         };
-        // A label may be called like a keyword: an operator behind it tells.
-        if matches!(self.peek_at(1), Token::Punct("=" | "==" | "!=" | "=~" | "!~" | ">" | ">=" | "<" | "<="))
-        {
+        // A label may be called like a keyword: an operator behind it tells; but `| json != "x"` is a parser and a line filter.
+        let bare = BARE_STAGES.contains(&keyword.as_str());
+        let operator = match self.peek_at(1) {
+            Token::Punct("!=" | "!~") => !bare,
+            Token::Punct("=" | "==" | "=~" | ">" | ">=" | "<" | "<=") => true,
+            _ => false,
+        };
+        if operator {
             return Ok(Stage::LabelFilter(self.label_filter()?));
         }
         match keyword.as_str() {
@@ -419,11 +429,10 @@ impl Parser {
                 Token::Punct(",") => {
                     self.next();
                 }
-                Token::Ident(word) if word == "and" => {
+                Token::Ident(word) if word.eq_ignore_ascii_case("and") => {
                     self.next();
                 }
-                Token::Ident(word)
-                    if word != "or" && !matches!(word.as_str(), "offset" | "by" | "without") => {}
+                Token::Ident(word) if !["or", "offset"].iter().any(|w| word.eq_ignore_ascii_case(w)) => {}
                 Token::Punct("(") => {}
                 _ => break,
             }
@@ -556,7 +565,7 @@ impl Parser {
             Token::Punct(">=") => BinaryOp::Compare(CompareOp::GreaterOrEqual),
             Token::Punct("<") => BinaryOp::Compare(CompareOp::Less),
             Token::Punct("<=") => BinaryOp::Compare(CompareOp::LessOrEqual),
-            Token::Ident(word) => match word.as_str() {
+            Token::Ident(word) => match word.to_ascii_lowercase().as_str() {
                 "and" => BinaryOp::And,
                 "or" => BinaryOp::Or,
                 "unless" => BinaryOp::Unless,
@@ -655,7 +664,7 @@ impl Parser {
                 let log = self.log()?;
                 return Err(self.log_in_metric(&log));
             }
-            Token::Ident(name) => name.clone(),
+            Token::Ident(name) => name.to_ascii_lowercase(),
             _ => return Err(self.unexpected()),
         };
         if let Some(op) = RangeOp::from_name(&name) {
@@ -808,7 +817,7 @@ impl Parser {
                     self.next();
                 }
             } else if self.is("|")
-                && matches!(self.peek_at(1), Token::Ident(w) if w == "unwrap")
+                && matches!(self.peek_at(1), Token::Ident(w) if w.eq_ignore_ascii_case("unwrap"))
                 && out.unwrap.is_none()
             {
                 self.next();
@@ -837,7 +846,7 @@ impl Parser {
     fn unwrap(&mut self) -> Result<Unwrap> {
         self.next();
         let name = self.ident()?;
-        let conversion = match name.as_str() {
+        let conversion = match name.to_ascii_lowercase().as_str() {
             "duration" => Some(Conversion::Duration),
             "duration_seconds" => Some(Conversion::DurationSeconds),
             "bytes" => Some(Conversion::Bytes),

@@ -474,9 +474,9 @@ impl Function {
             }),
             FromJson => {
                 a.count(1)?;
-                serde_json::from_str::<serde_json::Value>(&a.text(0))
-                    .map(|json| Value::from_json(&json))
-                    .map_err(|e| format!("fromJson: {e}"))
+                // What is no JSON is an empty text, as Loki documents.
+                let parsed = serde_json::from_str::<serde_json::Value>(&a.text(0));
+                Ok(parsed.map_or_else(|_| Value::Text(String::new()), |json| Value::from_json(&json)))
             }
             Int => {
                 a.count(1)?;
@@ -503,7 +503,12 @@ impl Function {
             Floor => Ok(Value::Float(a.float(0).floor())),
             Round => {
                 let factor = 10f64.powi(a.int(1).clamp(0, 15) as i32);
-                Ok(Value::Float((a.float(0) * factor).round() / factor))
+                let scaled = a.float(0) * factor;
+                // From which fraction on it goes up; a half where not said.
+                let up_from = if a.values.len() > 2 { a.float(2) } else { 0.5 };
+                let (whole, fraction) = (scaled.trunc(), scaled.fract().abs());
+                let away = if fraction >= up_from { scaled.signum() } else { 0.0 };
+                Ok(Value::Float((whole + away) / factor))
             }
             Bytes => {
                 let value = a.text(0);

@@ -97,14 +97,14 @@ pub fn parse(text: &str) -> Result<Vec<Node>> {
     let (nodes, end) = list(&mut items, &mut variables, 0)?;
     match end {
         End::Eof => Ok(nodes),
-        End::End => Err(bad("unexpected {{end}}")),
+        End::Closed => Err(bad("unexpected {{end}}")),
         End::Else(_) => Err(bad("unexpected {{else}}")),
     }
 }
 
 enum End<'a> {
     Eof,
-    End,
+    Closed,
     /// What stands behind `else`.
     Else(&'a str),
 }
@@ -132,7 +132,7 @@ fn list<'a>(
         let (word, tail) = action.split_at(word_length);
         let scope = variables.len();
         match word {
-            "end" if tail.is_empty() => return Ok((nodes, End::End)),
+            "end" if tail.is_empty() => return Ok((nodes, End::Closed)),
             "else" => return Ok((nodes, End::Else(tail.trim()))),
             "if" => {
                 let mut branches = Vec::new();
@@ -142,7 +142,7 @@ fn list<'a>(
                     let (body, end) = list(items, variables, depth + 1)?;
                     branches.push((condition_pipe, body));
                     match end {
-                        End::End => break Vec::new(),
+                        End::Closed => break Vec::new(),
                         End::Eof => return Err(bad("unexpected EOF: {{end}} is missing")),
                         End::Else("") => break closed(list(items, variables, depth + 1)?)?,
                         End::Else(more) => match more.strip_prefix("if") {
@@ -158,7 +158,7 @@ fn list<'a>(
                 let pipe = pipe(tail, variables)?;
                 let (body, end) = list(items, variables, depth + 1)?;
                 let otherwise = match end {
-                    End::End => Vec::new(),
+                    End::Closed => Vec::new(),
                     End::Eof => return Err(bad("unexpected EOF: {{end}} is missing")),
                     End::Else("") => closed(list(items, variables, depth + 1)?)?,
                     End::Else(more) => return Err(bad(format_args!("unexpected {more:?} behind else"))),
@@ -181,7 +181,7 @@ fn list<'a>(
 
 fn closed((nodes, end): (Vec<Node>, End<'_>)) -> Result<Vec<Node>> {
     match end {
-        End::End => Ok(nodes),
+        End::Closed => Ok(nodes),
         End::Eof => Err(bad("unexpected EOF: {{end}} is missing")),
         End::Else(_) => Err(bad("unexpected {{else}}")),
     }

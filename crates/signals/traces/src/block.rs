@@ -3,12 +3,18 @@
 //! Written as vParquet5, read as vParquet4 and vParquet5. `meta.json` is written last; a block without it does not exist.
 
 pub mod bloom;
+pub mod fetch;
 pub mod meta;
+pub mod read;
+pub mod rows;
 pub mod schema;
+pub mod upload;
 pub mod write;
 
 pub use meta::BlockMeta;
+pub use read::Block;
 pub use schema::DedicatedColumn;
+pub use upload::{BlockUpload, Uploaded};
 pub use write::{BlockOptions, BlockWriter};
 
 /// The bucket's prefix of everything here.

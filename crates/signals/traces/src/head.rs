@@ -23,12 +23,16 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use triptych_model::batch::TracesReader;
 use triptych_model::push::PushReport;
-use triptych_model::traces::{ScopeTags, TagsSelect, TraceId, TraceParts, Value};
-use triptych_model::{Error, Result};
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+};
+use triptych_blob::Bucket;
+use triptych_model::{Error, Result, TenantId};
 use triptych_runtime::QueryContext;
 use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
 use triptych_traceql::{SpanSource, TraceSpans};
 
+use crate::block::{BlockMeta, BlockOptions, BlockUpload};
 use crate::merge;
 use crate::otlp::{self, Trace};
 use crate::tags::{TagNames, TagValues};
@@ -253,6 +257,22 @@ impl Head {
         Ok(parts)
     }
 
+    pub async fn search(
+        &self,
+        ctx: &QueryContext,
+        search: &TraceSearch,
+    ) -> Result<BoxStream<'static, Result<TraceMatch>>> {
+        triptych_traceql::search(ctx, self, search).await
+    }
+
+    pub async fn samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SpanSampleSelect,
+    ) -> Result<BoxStream<'static, Result<TraceSamples>>> {
+        triptych_traceql::samples(ctx, self, select).await
+    }
+
     pub async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
         let mut names = TagNames::new(select);
         if select.scope != "intrinsic" {
@@ -297,7 +317,48 @@ impl Head {
         Ok(())
     }
 
-    pub(crate) fn snapshot(&self, shard: usize, start_ns: i64, end_ns: i64) -> ShardSnapshot {
+    /// Writes everything as one block. Nothing is removed from the head: it stays readable, and a flush that failed can be repeated
+    /// (spans that are in two blocks are shown once).
+    pub async fn flush(
+        &self,
+        bucket: &Bucket,
+        tenant: &TenantId,
+        options: &FlushOptions,
+    ) -> Result<FlushReport> {
+        let mut upload = BlockUpload::new(bucket, tenant, options, 0)?;
+        let mut report = FlushReport::default();
+        if let Err(e) = self.write(&mut upload, &mut report).await {
+            upload.abort().await;
+            return Err(e.context("flushing traces"));
+        }
+        if let Some(uploaded) = upload.finish().await.map_err(|e| e.context("flushing traces"))? {
+            report.traces = uploaded.meta.total_objects;
+            report.spans = uploaded.spans;
+            report.bytes = uploaded.meta.size;
+            report.block = Some(uploaded.meta);
+        }
+        Ok(report)
+    }
+
+    async fn write(&self, upload: &mut BlockUpload, report: &mut FlushReport) -> Result<()> {
+        for shard in 0..SHARDS {
+            let mut snapshot = self.snapshot(shard, 0, 0);
+            for (i, item) in snapshot.ascending().enumerate() {
+                let (id, parts) = item?;
+                let (trace, damaged) = decode_parts(id, &parts);
+                report.damaged_parts += damaged as u64;
+                if trace.span_count() > 0 {
+                    upload.add(&trace, &Derived::of(&trace)).await?;
+                }
+                if i % 256 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, shard: usize, start_ns: i64, end_ns: i64) -> ShardSnapshot {
         let shard = self.0.shards[shard].lock();
         let mut entries: Vec<_> = shard
             .traces
@@ -315,7 +376,22 @@ impl Head {
         ShardSnapshot { entries, chunks }
     }
 
-    pub(crate) const SHARDS: usize = SHARDS;
+}
+
+/// How a flush writes its block.
+pub type FlushOptions = BlockOptions;
+
+/// What a flush wrote.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FlushReport {
+    /// `None`: the head was empty.
+    pub block: Option<BlockMeta>,
+    pub traces: u64,
+    pub spans: u64,
+    /// Of `data.parquet`.
+    pub bytes: u64,
+    /// Received parts that were no OTLP and are lost.
+    pub damaged_parts: u64,
 }
 
 fn refuse_large(report: &mut PushReport, trace_id: &TraceId, spans: u32, max: usize, adding: usize) {

@@ -179,6 +179,19 @@ impl<'a> Trace<'a> {
     }
 }
 
+/// Whether the values are all strings, all integers, all doubles or all booleans. An empty list is. Other lists have no columns
+/// in a block, and no values in TraceQL.
+pub(crate) fn same_kind(values: &[AnyValue<'_>]) -> bool {
+    let kind = |v: &AnyValue<'_>| match v {
+        AnyValue::String(_) => 1,
+        AnyValue::Int(_) => 2,
+        AnyValue::Double(_) => 3,
+        AnyValue::Bool(_) => 4,
+        _ => 0,
+    };
+    values.first().is_none_or(|first| kind(first) != 0 && values.iter().all(|v| kind(v) == kind(first)))
+}
+
 /// Pads a span id on the left; `None` where it is empty, all zeros, or too long.
 pub(crate) fn span_id(bytes: &[u8]) -> Option<SpanId> {
     if bytes.len() > 8 || bytes.iter().all(|b| *b == 0) {

@@ -1,4 +1,4 @@
-//! Where the store meets the language: filters of tag questions, search, samples.
+//! Filters of tag questions, in the words of the store.
 
 use triptych_model::Result;
 use triptych_model::traces::TagsSelect;
@@ -8,11 +8,16 @@ use crate::view::Matcher;
 
 /// The spans that a tag question is about. As in Tempo only the conditions of its filter count, and only those that all spans
 /// must pass.
-pub(crate) fn tags_matcher(select: &TagsSelect) -> Result<Matcher> {
-    Matcher::new(&tags_fetch(select)?)
+pub(crate) fn tags_fetch(select: &TagsSelect) -> FetchSpans {
+    FetchSpans {
+        conditions: triptych_traceql::filter_conditions(&select.query),
+        all_conditions: true,
+        start_ns: select.start_ns,
+        end_ns: select.end_ns,
+        ..FetchSpans::default()
+    }
 }
 
-pub(crate) fn tags_fetch(select: &TagsSelect) -> Result<FetchSpans> {
-    let fetch = FetchSpans { start_ns: select.start_ns, end_ns: select.end_ns, ..FetchSpans::default() };
-    Ok(fetch)
+pub(crate) fn tags_matcher(select: &TagsSelect) -> Result<Matcher> {
+    Matcher::new(&tags_fetch(select))
 }

@@ -21,43 +21,6 @@ pub const SCOPES: [(&str, Scope); 5] = [
     ("span", Scope::Span),
 ];
 
-/// Names of the intrinsics and what they mean, as TraceQL spells them. Sorted.
-const INTRINSICS: [(&str, Intrinsic); 33] = [
-    ("childCount", Intrinsic::ChildCount),
-    ("duration", Intrinsic::Duration),
-    ("event:name", Intrinsic::EventName),
-    ("event:timeSinceStart", Intrinsic::EventTimeSinceStart),
-    ("instrumentation:name", Intrinsic::InstrumentationName),
-    ("instrumentation:version", Intrinsic::InstrumentationVersion),
-    ("kind", Intrinsic::Kind),
-    ("link:spanID", Intrinsic::LinkSpanId),
-    ("link:traceID", Intrinsic::LinkTraceId),
-    ("name", Intrinsic::Name),
-    ("nestedSetLeft", Intrinsic::NestedSetLeft),
-    ("nestedSetParent", Intrinsic::NestedSetParent),
-    ("nestedSetRight", Intrinsic::NestedSetRight),
-    ("rootName", Intrinsic::RootName),
-    ("rootServiceName", Intrinsic::RootServiceName),
-    ("span:childCount", Intrinsic::ChildCount),
-    ("span:duration", Intrinsic::Duration),
-    ("span:id", Intrinsic::SpanId),
-    ("span:kind", Intrinsic::Kind),
-    ("span:name", Intrinsic::Name),
-    ("span:parentID", Intrinsic::ParentId),
-    ("span:status", Intrinsic::Status),
-    ("span:statusMessage", Intrinsic::StatusMessage),
-    ("status", Intrinsic::Status),
-    ("statusMessage", Intrinsic::StatusMessage),
-    ("trace:duration", Intrinsic::TraceDuration),
-    ("trace:id", Intrinsic::TraceId),
-    ("trace:rootName", Intrinsic::RootName),
-    ("trace:rootService", Intrinsic::RootServiceName),
-    ("trace:rootServiceName", Intrinsic::RootServiceName),
-    ("traceDuration", Intrinsic::TraceDuration),
-    ("root.name", Intrinsic::RootName),
-    ("root.service.name", Intrinsic::RootServiceName),
-];
-
 /// What Tempo lists as the scope `intrinsic`.
 const INTRINSIC_TAGS: [&str; 25] = [
     "duration", "event:name", "event:timeSinceStart", "instrumentation:name", "instrumentation:version", "kind",
@@ -66,28 +29,10 @@ const INTRINSIC_TAGS: [&str; 25] = [
     "trace:id", "trace:rootName", "trace:rootService", "traceDuration",
 ];
 
-/// Reads the name of a tag: `status`, `resource.service.name`, `span."with space"`, `.http.method`, or bare `http.method`.
+/// Reads the name of a tag: `status`, `resource.service.name`, `.http.method`, or bare `http.method`. What is no TraceQL is taken
+/// as it stands.
 pub fn parse_tag(name: &str) -> Attribute {
-    if let Some((_, intrinsic)) = INTRINSICS.iter().find(|(n, _)| *n == name) {
-        return Attribute::Intrinsic(*intrinsic);
-    }
-    let scopes = [
-        ("span.", Scope::Span),
-        ("resource.", Scope::Resource),
-        ("event.", Scope::Event),
-        ("link.", Scope::Link),
-        ("instrumentation.", Scope::Instrumentation),
-        (".", Scope::Any),
-    ];
-    let (rest, scope) = scopes
-        .into_iter()
-        .find_map(|(prefix, scope)| name.strip_prefix(prefix).map(|rest| (rest, scope)))
-        .unwrap_or((name, Scope::Any));
-    let bare = rest.strip_prefix('"').and_then(|r| r.strip_suffix('"'));
-    Attribute::Named(scope, match bare {
-        Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\").into(),
-        None => rest.into(),
-    })
+    triptych_traceql::parse_attribute(name).unwrap_or_else(|_| Attribute::Named(Scope::Any, name.into()))
 }
 
 /// Collects the names of attributes by scope.
@@ -100,6 +45,17 @@ pub struct TagNames {
 }
 
 impl TagNames {
+    /// An empty collector with the same question, for work on another thread.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { scope: self.scope.clone(), limit: self.limit, bytes: 0, names: BTreeMap::new() }
+    }
+
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (scope, names) in other.names {
+            names.iter().for_each(|name| self.add(scope, name));
+        }
+    }
+
     pub fn new(select: &TagsSelect) -> Self {
         Self { scope: select.scope.clone(), limit: select.limit, bytes: 0, names: BTreeMap::new() }
     }
@@ -245,6 +201,20 @@ impl TagValues {
         if self.values.insert((value.type_name(), text), value).is_none() {
             self.bytes += bytes;
         }
+    }
+
+    /// An empty collector with the same question, for work on another thread.
+    pub(crate) fn fresh(&self) -> Self {
+        Self {
+            attributes: self.attributes.clone(),
+            limit: self.limit,
+            bytes: 0,
+            values: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn absorb(&mut self, other: Self) {
+        other.values.into_values().for_each(|v| self.add(v));
     }
 
     pub fn add_trace(&mut self, trace: &Trace<'_>, derived: &Derived, matcher: &Matcher) {

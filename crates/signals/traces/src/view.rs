@@ -13,7 +13,7 @@ use triptych_traceql::source::{
 use triptych_traceql::TraceSpans;
 
 use crate::otlp::{
-    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, KeyValue, Resource, STATUS_ERROR, Span, Trace,
+    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, KeyValue, Resource, STATUS_ERROR, Span, Trace, same_kind,
 };
 
 /// A span's place in the tree. All zero where it is not known.
@@ -208,19 +208,15 @@ pub struct SpanView<'t, 'a> {
     pub nested: Nested,
 }
 
-/// Visits the scalars of an attribute value: an array has several, key-value lists and bytes none.
+/// Visits the scalars of an attribute value: an array of one kind has several; mixed arrays, key-value lists and bytes have none.
 pub fn visit_any(value: &AnyValue<'_>, f: &mut dyn FnMut(ValueRef<'_>)) {
     match value {
         AnyValue::String(s) => f(ValueRef::Str(s)),
         AnyValue::Bool(b) => f(ValueRef::Bool(*b)),
         AnyValue::Int(i) => f(ValueRef::Int(*i)),
         AnyValue::Double(v) => f(ValueRef::Float(*v)),
-        AnyValue::Array(values) => values.iter().for_each(|v| {
-            if !matches!(v, AnyValue::Array(_)) {
-                visit_any(v, f);
-            }
-        }),
-        AnyValue::None | AnyValue::KvList(_) | AnyValue::Bytes(_) => {}
+        AnyValue::Array(values) if same_kind(values) => values.iter().for_each(|v| visit_any(v, f)),
+        AnyValue::None | AnyValue::Array(_) | AnyValue::KvList(_) | AnyValue::Bytes(_) => {}
     }
 }
 
@@ -395,16 +391,31 @@ pub struct Matcher {
     pub tests: Vec<Test>,
     pub all: bool,
     pub attributes: Vec<Attribute>,
+    /// Whether nested sets are read, by the evaluator or by a test.
+    pub nested_sets: bool,
+    /// Whether the root's names and the services are read.
+    pub summary: bool,
     pub start_ns: i64,
     pub end_ns: i64,
 }
 
 impl Matcher {
     pub fn new(fetch: &FetchSpans) -> Result<Self> {
+        use Intrinsic::{
+            ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootServiceName,
+        };
+        const NESTED: [Intrinsic; 4] = [ChildCount, NestedSetLeft, NestedSetRight, NestedSetParent];
+        const SUMMARY: [Intrinsic; 2] = [RootName, RootServiceName];
+        let reads = |wanted: &[Intrinsic]| {
+            let attributes = fetch.conditions.iter().map(|c| &c.attribute).chain(&fetch.attributes);
+            attributes.into_iter().any(|a| matches!(a, Attribute::Intrinsic(i) if wanted.contains(i)))
+        };
         Ok(Self {
             tests: fetch.conditions.iter().map(Test::new).collect::<Result<_>>()?,
             all: fetch.all_conditions,
             attributes: fetch.attributes.clone(),
+            nested_sets: fetch.nested_sets || reads(&NESTED),
+            summary: fetch.summary || reads(&SUMMARY),
             start_ns: fetch.start_ns,
             end_ns: fetch.end_ns,
         })

@@ -25,7 +25,7 @@ use super::meta::{BlockMeta, FORMAT, RowGroupIndex};
 use super::schema::{
     DedicatedColumn, DedicatedKind, DedicatedScope, Kind, Leaf, Schema, assign, default_dedicated_columns,
 };
-use crate::otlp::{AnyValue, Event, KeyValue, Link, Resource, SERVICE_NAME, ScopeSpans, Span, Trace, to_json};
+use crate::otlp::{AnyValue, Event, KeyValue, Link, Resource, SERVICE_NAME, ScopeSpans, Span, Trace, same_kind, to_json};
 use crate::view::{Derived, Nested};
 
 /// How blocks are written.
@@ -142,8 +142,8 @@ impl BlockWriter {
         self.file.bytes_written() + self.columns.bytes / 4
     }
 
-    /// Adds a trace; ids must ascend. Closes the row group when it is full.
-    pub fn add(&mut self, trace: &Trace<'_>, derived: &Derived) -> Result<()> {
+    /// Adds a trace; ids must ascend. `true`: it filled a row group, whose bytes can be taken.
+    pub fn add(&mut self, trace: &Trace<'_>, derived: &Derived) -> Result<bool> {
         if self.ids.last().is_some_and(|last| *last >= trace.trace_id) {
             return Err(Error::internal("traces must be added to a block in ascending order of id"));
         }
@@ -153,12 +153,12 @@ impl BlockWriter {
         self.spans += trace.span_count() as u64;
         self.start_ns = self.start_ns.min(derived.start_ns);
         self.end_ns = self.end_ns.max(derived.end_ns);
-        if self.columns.bytes >= self.options.row_group_bytes
-            || self.row_group_traces >= self.options.row_group_traces
-        {
+        let full = self.columns.bytes >= self.options.row_group_bytes
+            || self.row_group_traces >= self.options.row_group_traces;
+        if full {
             self.close_row_group()?;
         }
-        Ok(())
+        Ok(full)
     }
 
     fn close_row_group(&mut self) -> Result<()> {
@@ -684,18 +684,6 @@ fn attribute_into(c: &mut [Column], attribute: &KeyValue<'_>, rep: u8, def: u8, 
         }
     }
     bytes
-}
-
-/// Whether the values are all strings, all integers, all doubles or all booleans. An empty list is.
-fn same_kind(values: &[AnyValue<'_>]) -> bool {
-    let kind = |v: &AnyValue<'_>| match v {
-        AnyValue::String(_) => 1,
-        AnyValue::Int(_) => 2,
-        AnyValue::Double(_) => 3,
-        AnyValue::Bool(_) => 4,
-        _ => 0,
-    };
-    values.first().is_none_or(|first| kind(first) != 0 && values.iter().all(|v| kind(v) == kind(first)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,372 @@
+//! All tenants' blocks in the bucket: which there are, and reads over those that a question touches.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use moka::future::Cache;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use triptych_blob::object_store::path::Path;
+use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
+use triptych_blob::{Bucket, CacheConfig, CachedBucket, store_error};
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+};
+use triptych_model::{Error, Kind, Result, TenantId};
+use triptych_runtime::QueryContext;
+use triptych_traceql::source::FetchSpans;
+use triptych_traceql::{SpanSource, TraceSpans};
+use uuid::Uuid;
+
+use crate::block::read::{Block, File};
+use crate::block::{BlockMeta, COMPACTED_META_NAME, META_NAME, PREFIX};
+use crate::merge;
+use crate::query::{tags_fetch, tags_matcher};
+use crate::tags::{TagNames, TagValues};
+use crate::view::Matcher;
+
+/// What a store keeps in memory and how wide it reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BucketStoreConfig {
+    /// Byte ranges of `data.parquet`.
+    pub cache: CacheConfig,
+    /// Decoded footers, in bytes.
+    pub footer_bytes_max: u64,
+    /// Blocks of one question that are read side by side.
+    pub blocks_ahead: usize,
+    /// `meta.json` objects that a sync reads side by side.
+    pub metas_ahead: usize,
+}
+
+impl Default for BucketStoreConfig {
+    fn default() -> Self {
+        Self { cache: CacheConfig::default(), footer_bytes_max: 64 << 20, blocks_ahead: 8, metas_ahead: 16 }
+    }
+}
+
+type Blocks = BTreeMap<Uuid, Arc<BlockMeta>>;
+
+/// What a sync found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncReport {
+    pub tenants: usize,
+    pub blocks: usize,
+    pub added: usize,
+    pub removed: usize,
+    /// Blocks whose `meta.json` could not be read, one sentence each.
+    pub failed: Vec<String>,
+}
+
+struct Inner {
+    bucket: Bucket,
+    /// For objects that never change.
+    cached: Bucket,
+    config: BucketStoreConfig,
+    tenants: RwLock<HashMap<String, Arc<Blocks>>>,
+    footers: Cache<Uuid, Arc<File>>,
+}
+
+/// The blocks of all tenants. Clones share them.
+#[derive(Clone)]
+pub struct BucketStore(Arc<Inner>);
+
+/// Which blocks and compacted blocks a tenant's folder has, by listing.
+pub(crate) struct TenantListing {
+    pub live: Vec<Uuid>,
+    pub compacted: Vec<Uuid>,
+    /// All objects of each block's folder.
+    pub objects: BTreeMap<Uuid, Vec<(Path, i64)>>,
+}
+
+/// The tenants that have anything in the bucket.
+pub async fn tenants(bucket: &Bucket) -> Result<Vec<TenantId>> {
+    let listing = bucket.list_with_delimiter(Some(&Path::from(PREFIX))).await.map_err(store_error)?;
+    let mut out: Vec<_> = listing
+        .common_prefixes
+        .iter()
+        .filter_map(|p| TenantId::new(p.parts().next_back()?.as_ref()).ok())
+        .collect();
+    out.sort();
+    Ok(out)
+}
+
+pub(crate) async fn list_tenant(bucket: &Bucket, tenant: &str) -> Result<TenantListing> {
+    let prefix = Path::from_iter([PREFIX, tenant]);
+    let mut out = TenantListing { live: Vec::new(), compacted: Vec::new(), objects: BTreeMap::new() };
+    let mut objects = bucket.list(Some(&prefix));
+    while let Some(object) = objects.try_next().await.map_err(store_error)? {
+        let mut parts = object.location.parts().skip(2);
+        let (Some(id), Some(name)) = (parts.next(), parts.next()) else { continue };
+        let Ok(id) = id.as_ref().parse::<Uuid>() else { continue };
+        match name.as_ref() {
+            META_NAME => out.live.push(id),
+            COMPACTED_META_NAME => out.compacted.push(id),
+            _ => {}
+        }
+        let modified_ns = object.last_modified.timestamp_nanos_opt().unwrap_or_default();
+        out.objects.entry(id).or_default().push((object.location, modified_ns));
+    }
+    // A block that is both was being marked when the process died: the mark counts.
+    out.live.retain(|id| !out.compacted.contains(id));
+    Ok(out)
+}
+
+pub(crate) async fn read_object(bucket: &Bucket, path: &Path) -> Result<Bytes> {
+    bucket.get(path).await.map_err(store_error)?.bytes().await.map_err(store_error)
+}
+
+pub(crate) async fn read_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Result<BlockMeta> {
+    let path = crate::block::read::block_dir(tenant, id).join(META_NAME);
+    let mut meta = BlockMeta::parse(&read_object(bucket, &path).await?)?;
+    if meta.block_id != *id {
+        return Err(Error::damaged(format!("{path}: names block {}", meta.block_id)));
+    }
+    // A bucket may have been copied to another tenant's name: where the block lies is what counts.
+    tenant.clone_into(&mut meta.tenant_id);
+    Ok(meta)
+}
+
+impl BucketStore {
+    pub fn new(bucket: Bucket, config: BucketStoreConfig) -> Self {
+        let cached: Bucket = Arc::new(CachedBucket::new(bucket.clone(), config.cache.clone()));
+        let footers = Cache::builder()
+            .max_capacity(config.footer_bytes_max)
+            .weigher(|_: &Uuid, file: &Arc<File>| u32::try_from(file.memory()).unwrap_or(u32::MAX))
+            .build();
+        Self(Arc::new(Inner { bucket, cached, config, tenants: RwLock::default(), footers }))
+    }
+
+    /// Finds new and vanished blocks of all tenants. A block whose meta can't be read is left out and said; a tenant that can't be
+    /// listed fails the sync and keeps what was known.
+    pub async fn sync(&self) -> Result<SyncReport> {
+        let inner = &*self.0;
+        let mut report = SyncReport::default();
+        let mut found = HashMap::new();
+        for tenant in tenants(&inner.bucket).await? {
+            let tenant = tenant.as_str();
+            let known = inner.tenants.read().get(tenant).cloned().unwrap_or_default();
+            let listing = list_tenant(&inner.bucket, tenant).await?;
+            let mut blocks = Blocks::new();
+            let mut new = Vec::new();
+            for id in listing.live {
+                match known.get(&id) {
+                    Some(meta) => drop(blocks.insert(id, meta.clone())),
+                    None => new.push(id),
+                }
+            }
+            let metas = futures::stream::iter(new)
+                .map(|id| async move { (id, read_meta(&inner.bucket, tenant, &id).await) })
+                .buffer_unordered(inner.config.metas_ahead.max(1));
+            let metas: Vec<_> = metas.collect().await;
+            for (id, meta) in metas {
+                match meta.and_then(|m| m.check_format().map(|()| m)) {
+                    Ok(meta) => {
+                        report.added += 1;
+                        blocks.insert(id, Arc::new(meta));
+                    }
+                    // Marked as compacted since the listing.
+                    Err(e) if e.kind == Kind::NotFound => {}
+                    Err(e) => report.failed.push(format!("traces block {tenant}/{id}: {e}")),
+                }
+            }
+            report.removed += known.keys().filter(|id| !blocks.contains_key(*id)).count();
+            report.blocks += blocks.len();
+            if !blocks.is_empty() {
+                report.tenants += 1;
+                found.insert(tenant.to_owned(), Arc::new(blocks));
+            }
+        }
+        let mut tenants = inner.tenants.write();
+        for (tenant, known) in tenants.iter() {
+            if !found.contains_key(tenant) {
+                report.removed += known.len();
+            }
+        }
+        *tenants = found;
+        Ok(report)
+    }
+
+    /// The tenants that have blocks, as of the last sync.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        let mut out: Vec<_> = self.0.tenants.read().keys().filter_map(|t| TenantId::new(t).ok()).collect();
+        out.sort();
+        out
+    }
+
+    /// The metas of a tenant's blocks, as of the last sync.
+    pub fn blocks(&self, tenant: &TenantId) -> Vec<Arc<BlockMeta>> {
+        self.0.tenants.read().get(tenant.as_str()).map_or(Vec::new(), |b| b.values().cloned().collect())
+    }
+
+    fn overlapping(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<Block> {
+        let mut metas = self.blocks(ctx.tenant());
+        metas.retain(|m| m.overlaps(start_ns, end_ns));
+        metas.into_iter().map(|meta| Block::new(self.0.cached.clone(), meta)).collect()
+    }
+
+    async fn open(&self, ctx: &QueryContext, block: &Block) -> Result<Arc<File>> {
+        if let Some(file) = self.0.footers.get(&block.meta.block_id).await {
+            return Ok(file);
+        }
+        let file = Arc::new(block.open(ctx).await?);
+        self.0.footers.insert(block.meta.block_id, file.clone()).await;
+        Ok(file)
+    }
+
+    /// Runs `read` on all blocks, some side by side. A block that can't be read is missed; a block that is gone (compacted since
+    /// the last sync) is missed too, because what replaced it is not known yet. What is the caller's own doing fails.
+    async fn each<T, F>(&self, ctx: &QueryContext, blocks: Vec<Block>, read: impl Fn(Block) -> F) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let results: Vec<_> = futures::stream::iter(blocks)
+            .map(|block| {
+                let name = format!("{block:?}");
+                let reading = read(block);
+                async move { (name, reading.await) }
+            })
+            .buffer_unordered(self.0.config.blocks_ahead.max(1))
+            .collect()
+            .await;
+        let mut out = Vec::new();
+        for (name, result) in results {
+            ctx.add_blocks(1);
+            match result {
+                Ok(found) => out.push(found),
+                Err(e) => missed(ctx, &name, e)?,
+            }
+        }
+        Ok(out)
+    }
+
+    pub async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts> {
+        let blocks = self.overlapping(ctx, start_ns, end_ns);
+        let parts = self
+            .each(ctx, blocks, |block| async move {
+                if !block.may_contain(ctx, trace_id).await? {
+                    return Ok(None);
+                }
+                let file = self.open(ctx, &block).await?;
+                block.find(ctx, &file, trace_id).await
+            })
+            .await?;
+        Ok(TraceParts { otlp: parts.into_iter().flatten().collect() })
+    }
+
+    pub async fn search(
+        &self,
+        ctx: &QueryContext,
+        search: &TraceSearch,
+    ) -> Result<BoxStream<'static, Result<TraceMatch>>> {
+        triptych_traceql::search(ctx, self, search).await
+    }
+
+    pub async fn samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SpanSampleSelect,
+    ) -> Result<BoxStream<'static, Result<TraceSamples>>> {
+        triptych_traceql::samples(ctx, self, select).await
+    }
+
+    pub async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        let mut all = TagNames::new(select);
+        if select.scope != "intrinsic" {
+            let matcher = Arc::new(tags_matcher(select)?);
+            let matcher = &matcher;
+            let found = self
+                .each(ctx, self.overlapping(ctx, select.start_ns, select.end_ns), |block| async move {
+                    let mut names = TagNames::new(select);
+                    let file = self.open(ctx, &block).await?;
+                    block.tag_names(ctx, &file, matcher, &mut names).await?;
+                    Ok(names)
+                })
+                .await?;
+            found.into_iter().for_each(|names| all.absorb(names));
+        }
+        Ok(all.finish())
+    }
+
+    pub async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        let mut all = TagValues::new(select);
+        if !all.done() {
+            let matcher = Arc::new(Matcher::new(&tags_fetch(select))?);
+            let matcher = &matcher;
+            let found = self
+                .each(ctx, self.overlapping(ctx, select.start_ns, select.end_ns), |block| async move {
+                    let file = self.open(ctx, &block).await?;
+                    block.tag_values(ctx, &file, matcher, TagValues::new(select)).await
+                })
+                .await?;
+            found.into_iter().for_each(|values| all.absorb(values));
+        }
+        Ok(all.finish())
+    }
+}
+
+/// Notes a block that could not be read; errors that are not the block's go on.
+fn missed(ctx: &QueryContext, name: &str, error: Error) -> Result<()> {
+    match error.kind {
+        Kind::Damaged | Kind::NotFound | Kind::Unavailable | Kind::Internal => {
+            // A query that timed out or was cancelled ends here.
+            ctx.check()?;
+            ctx.missed(format!("traces {name}: {error}"));
+            Ok(())
+        }
+        Kind::Invalid | Kind::Conflict | Kind::Exhausted | Kind::Cancelled => Err(error),
+    }
+}
+
+#[async_trait]
+impl SpanSource for BucketStore {
+    async fn fetch(
+        &self,
+        ctx: &QueryContext,
+        fetch: &FetchSpans,
+    ) -> Result<BoxStream<'static, Result<TraceSpans>>> {
+        let matcher = Arc::new(Matcher::new(fetch)?);
+        let blocks = self.overlapping(ctx, fetch.start_ns, fetch.end_ns);
+        let opened = self
+            .each(ctx, blocks, |block| async move {
+                let file = self.open(ctx, &block).await?;
+                Ok((block, file))
+            })
+            .await?;
+        // The merge needs every block's next trace: all blocks are under way at once, a few of them at work.
+        let slots = Arc::new(Semaphore::new(self.0.config.blocks_ahead.max(1)));
+        let streams = opened
+            .into_iter()
+            .map(|(block, file)| {
+                let (ctx, name) = (ctx.clone(), format!("{block:?}"));
+                let spans = block.spans(&ctx, file, matcher.clone(), slots.clone());
+                // A block that fails half-way ends there, and is missed.
+                spans
+                    .scan(false, move |ended, item| {
+                        let next = match item {
+                            _ if *ended => None,
+                            Ok(trace) => Some(Ok(trace)),
+                            Err(e) => {
+                                *ended = true;
+                                missed(&ctx, &name, e).err().map(Err)
+                            }
+                        };
+                        futures::future::ready(next)
+                    })
+                    .boxed()
+            })
+            .collect();
+        Ok(merge::spans(streams))
+    }
+}

@@ -3,9 +3,11 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regex::Regex;
 use triptych_runtime::now_ns;
 
 use super::value::{Value, print_float};
@@ -104,6 +106,13 @@ impl Arguments<'_, '_> {
         }
     }
 
+    fn regex(&self) -> Rendered<Arc<Regex>> {
+        match self.values.first() {
+            Some(Value::Regex(regex)) => Ok(regex.clone()),
+            _ => regexes::compile(&self.text(0)).map(Arc::new).map_err(|e| e.to_string()),
+        }
+    }
+
     fn time(&self, at: usize) -> Rendered<(i64, i32)> {
         match self.values.get(at) {
             Some(Value::Time(ns, offset)) => Ok((*ns, *offset)),
@@ -159,6 +168,30 @@ impl Function {
             Function::Or => value.is_true(labels),
             _ => false,
         }
+    }
+
+    /// What a call costs beyond one step.
+    pub fn cost(self, values: &[Value]) -> usize {
+        let text: usize = values
+            .iter()
+            .map(|v| match v {
+                Value::Text(text) => text.len(),
+                _ => 0,
+            })
+            .sum();
+        match self {
+            Function::FromJson => text / 8,
+            _ if self.wants_regex() => {
+                text / 16
+                    + if matches!(values.first(), Some(Value::Regex(_))) { 0 } else { super::REGEX_STEPS }
+            }
+            _ => text / 256,
+        }
+    }
+
+    /// Whether the first argument is a regex.
+    pub fn wants_regex(self) -> bool {
+        matches!(self, Function::RegexReplaceAll | Function::RegexReplaceAllLiteral | Function::Count)
     }
 
     pub fn call(self, values: Vec<Value>, run: &Run<'_>) -> Rendered<Value> {
@@ -384,7 +417,7 @@ impl Function {
             TrimSpace => text(a.text(0).trim().to_owned()),
             RegexReplaceAll | RegexReplaceAllLiteral => {
                 a.count(3)?;
-                let regex = regexes::compile(&a.text(0)).map_err(|e| e.to_string())?;
+                let regex = a.regex()?;
                 let (whole, new) = (a.text(1), a.text(2));
                 let matches = regex.find_iter(&whole).count();
                 if matches.saturating_mul(new.len() + whole.len()) > OUTPUT_BYTES_MAX * 16 {
@@ -398,7 +431,7 @@ impl Function {
             }
             Count => {
                 a.count(2)?;
-                let regex = regexes::compile(&a.text(0)).map_err(|e| e.to_string())?;
+                let regex = a.regex()?;
                 Ok(Value::Int(regex.find_iter(&a.text(1)).count() as i64))
             }
             Contains => {

@@ -20,8 +20,10 @@ use crate::pipeline::labels::LineLabels;
 
 /// Largest text a template may make of one line, and largest value inside of it.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
-/// Nodes and commands run for one line.
-const STEPS_MAX: usize = 100_000;
+/// Work for one line: nodes, commands, list items, JSON values copied, and text by length.
+const STEPS_MAX: usize = 200_000;
+/// What compiling a regex that is not written as a literal counts for.
+const REGEX_STEPS: usize = 5_000;
 
 #[derive(Debug)]
 pub struct Template {
@@ -125,7 +127,11 @@ fn fields_of(nodes: &[Node], fields: &mut Option<Vec<String>>) {
 
 impl Run<'_> {
     fn step(&mut self) -> Rendered<()> {
-        self.steps += 1;
+        self.charge(1)
+    }
+
+    fn charge(&mut self, steps: usize) -> Rendered<()> {
+        self.steps = self.steps.saturating_add(steps);
         if self.steps > STEPS_MAX {
             Err(format!("template runs more than {STEPS_MAX} steps"))
         } else {
@@ -186,6 +192,7 @@ impl Run<'_> {
             Node::Range { pipe, body, otherwise } => {
                 let value = self.commands(pipe, dot)?;
                 let items = value.items(self.labels)?;
+                self.charge(items.len())?;
                 if items.is_empty() {
                     self.nodes(otherwise, dot, out)?;
                 }
@@ -245,6 +252,7 @@ impl Run<'_> {
                         Some(value) => value,
                         None => {
                             values.extend(carried.take());
+                            self.charge(function.cost(&values))?;
                             function.call(values, self)?
                         }
                     }
@@ -261,6 +269,12 @@ impl Run<'_> {
 
     fn term(&mut self, term: &Term, dot: &Value) -> Rendered<Value> {
         self.step()?;
+        let value = self.term_value(term, dot)?;
+        self.charge(value.weight())?;
+        Ok(value)
+    }
+
+    fn term_value(&mut self, term: &Term, dot: &Value) -> Rendered<Value> {
         match term {
             Term::Literal(value) => Ok(value.clone()),
             Term::Dot => Ok(dot.clone()),
@@ -268,11 +282,7 @@ impl Run<'_> {
             Term::Variable(name, path) if name.is_empty() => Value::Labels.field(path, self.labels),
             Term::Variable(name, path) => {
                 let found = self.variables.iter().rev().find(|(n, _)| n == name);
-                found
-                    .ok_or_else(|| format!("undefined variable: ${name}"))?
-                    .1
-                    .clone()
-                    .field(path, self.labels)
+                found.ok_or_else(|| format!("undefined variable: ${name}"))?.1.field(path, self.labels)
             }
             Term::Call(function) => function.call(Vec::new(), self),
             Term::Paren(pipe, path) => self.pipe(pipe, dot)?.field(path, self.labels),

@@ -1,10 +1,13 @@
 //! Template text to nodes.
 
+use std::sync::Arc;
+
 use triptych_model::{Error, Result};
 
 use super::functions::Function;
 use super::value::Value;
 use super::{Node, Pipe, Term};
+use crate::pipeline::regexes;
 
 /// Blocks and parentheses inside each other.
 const NESTING_MAX: usize = 32;
@@ -256,6 +259,12 @@ impl<'a> Cursor<'a> {
             }
             if command.is_empty() {
                 return Err(bad("missing value for command"));
+            }
+            if let [Term::Call(function), Term::Literal(first), ..] = command.as_mut_slice()
+                && function.wants_regex()
+                && let Value::Text(pattern) = &first
+            {
+                *first = Value::Regex(Arc::new(regexes::compile(pattern)?));
             }
             let callable = matches!(command.first(), Some(Term::Call(_)));
             if !callable && (command.len() > 1 || !pipe.commands.is_empty()) {

@@ -1,18 +1,23 @@
 //! Values at run time, and how Go prints them.
 
 use std::fmt::Write;
+use std::sync::Arc;
+
+use regex::Regex;
 
 use super::time;
 use super::{OUTPUT_BYTES_MAX, Rendered};
 use crate::pipeline::labels::LineLabels;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Value {
     Nil,
     Bool(bool),
     Int(i64),
     Float(f64),
     Text(String),
+    /// A literal where a function wants a regex, compiled with the template.
+    Regex(Arc<Regex>),
     /// Nanoseconds since the epoch, and seconds east of UTC for printing.
     Time(i64, i32),
     /// Of `fromJson`.
@@ -39,11 +44,28 @@ impl Value {
             Value::Int(i) => *i != 0,
             Value::Float(f) => *f != 0.0,
             Value::Text(t) => !t.is_empty(),
+            Value::Regex(_) => true,
             Value::Time(..) => true,
             Value::Json(serde_json::Value::Array(a)) => !a.is_empty(),
             Value::Json(serde_json::Value::Object(o)) => !o.is_empty(),
             Value::Json(_) => true,
             Value::Labels => !labels.all().is_empty(),
+        }
+    }
+
+    /// What a copy of it costs.
+    pub fn weight(&self) -> usize {
+        fn of(json: &serde_json::Value) -> usize {
+            match json {
+                serde_json::Value::Array(items) => 1 + items.iter().map(of).sum::<usize>(),
+                serde_json::Value::Object(items) => 1 + items.values().map(of).sum::<usize>(),
+                _ => 1,
+            }
+        }
+        match self {
+            Value::Text(text) => text.len() / 256,
+            Value::Json(json) => of(json),
+            _ => 0,
         }
     }
 
@@ -106,7 +128,7 @@ impl Value {
             Value::Bool(_) => "bool",
             Value::Int(_) => "int",
             Value::Float(_) => "float64",
-            Value::Text(_) => "string",
+            Value::Text(_) | Value::Regex(_) => "string",
             Value::Time(..) => "time.Time",
             Value::Json(serde_json::Value::Array(_)) => "[]interface {}",
             Value::Json(_) => "map[string]interface {}",
@@ -127,6 +149,10 @@ impl Value {
             }
             Value::Text(t) => {
                 out.push_str(t);
+                Ok(())
+            }
+            Value::Regex(regex) => {
+                out.push_str(regex.as_str());
                 Ok(())
             }
             Value::Time(ns, offset) => {

@@ -1,0 +1,182 @@
+//! The one file for all roles.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use triptych_blob::BucketConfig;
+use triptych_config::{Limits, TenantLimits};
+
+use crate::cli::ConfigCommand;
+
+/// Everything that can be configured. Each section belongs to the role it is named for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    /// Write-ahead log, positions, own log, and the bucket where none is configured.
+    pub data_dir: PathBuf,
+    /// Name of this process among its kind, in block names and telemetry. Empty: the host's name.
+    pub node: String,
+    /// Where data is kept: `{type: filesystem, dir: ..}` or `{type: s3, bucket: .., region: .., endpoint: ..}`. Not set:
+    /// `bucket` below `data_dir`.
+    pub bucket: Option<BucketConfig>,
+    /// Several tenants, told apart by the header `X-Scope-OrgID`; otherwise there is one.
+    pub multitenancy: bool,
+    /// What each tenant may do.
+    pub limits: Limits,
+    /// What differs for single tenants: `{team-a: {metrics: {retention: 90d}}}`.
+    pub overrides: BTreeMap<String, serde_json::Value>,
+    pub peers: Peers,
+    pub telemetry: triptych_telemetry::Config,
+    pub distributor: triptych_distributor::Config,
+    pub ingester: triptych_ingester::Config,
+    pub store_gateway: triptych_store_gateway::Config,
+    pub querier: triptych_querier::Config,
+    pub gateway: triptych_gateway::Config,
+    pub compactor: triptych_compactor::Config,
+    pub scraper: triptych_scraper::Config,
+    pub agent: triptych_agent::Config,
+}
+
+/// Where this process listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// HTTP: read and push APIs, the page, admin endpoints. Port 0 picks a free one.
+    pub listen: String,
+    /// OTLP over gRPC, where this process has a distributor. Empty: off.
+    pub otlp_grpc_listen: String,
+    /// OTLP over HTTP, where this process has a distributor. Empty: off.
+    pub otlp_http_listen: String,
+    /// The internal services of a role that runs alone. Not used by `all`.
+    pub grpc_listen: String,
+    /// Longest time that a shutdown may take; what is not flushed by then waits in the write-ahead log.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:3300".to_owned(),
+            otlp_grpc_listen: "127.0.0.1:4317".to_owned(),
+            otlp_http_listen: "127.0.0.1:4318".to_owned(),
+            grpc_listen: "127.0.0.1:9095".to_owned(),
+            drain_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where the roles are that do not run in this process: `host:port` of their `server.grpc_listen`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    pub ingesters: Vec<String>,
+    pub store_gateways: Vec<String>,
+    pub queriers: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            data_dir: "data".into(),
+            node: String::new(),
+            bucket: None,
+            multitenancy: false,
+            limits: Limits::default(),
+            overrides: BTreeMap::new(),
+            peers: Peers::default(),
+            telemetry: Default::default(),
+            distributor: Default::default(),
+            ingester: Default::default(),
+            store_gateway: Default::default(),
+            querier: Default::default(),
+            gateway: Default::default(),
+            compactor: Default::default(),
+            scraper: Default::default(),
+            agent: Default::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The bucket's config, with the default that depends on the data directory.
+    pub fn bucket(&self) -> BucketConfig {
+        self.bucket.clone().unwrap_or_else(|| {
+            BucketConfig::Filesystem(triptych_blob::FilesystemConfig { dir: self.data_dir.join("bucket") })
+        })
+    }
+
+    pub fn tenant_limits(&self) -> triptych_model::Result<TenantLimits> {
+        TenantLimits::new(&self.limits, &self.overrides)
+    }
+
+    pub fn node(&self) -> String {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = if self.node.is_empty() { host() } else { self.node.clone() };
+        let name: String =
+            name.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+        if name.is_empty() { "triptych".to_owned() } else { name }
+    }
+
+    /// As YAML, secrets hidden.
+    pub fn shown(&self) -> Result<String> {
+        Ok(serde_saphyr::to_string(self)?)
+    }
+}
+
+pub fn run(command: ConfigCommand) -> Result<()> {
+    match command {
+        ConfigCommand::Check(flags) => {
+            let config = flags.config()?;
+            config.tenant_limits()?;
+            println!("config is right");
+        }
+        ConfigCommand::Show(flags) => print!("{}", flags.config()?.shown()?),
+        ConfigCommand::Docs => print!("{}", reference()),
+    }
+    Ok(())
+}
+
+/// The page `docs/configuration.md`.
+pub fn reference() -> String {
+    format!(
+        "# Configuration\n\nOne YAML file for all roles: `triptych all --config FILE`. Every key has a default; a file says only what differs. \
+         `${{NAME}}` and `${{NAME:default}}` are taken from the environment; `--set key=value` comes last. Durations are written \
+         `1h30m`, sizes `64MiB`. This page is made by `triptych config docs`.\n{}",
+        triptych_config::reference::markdown::<Config>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_read_back() {
+        let shown = Config::default().shown().unwrap();
+        let read: Config = triptych_config::parse(&shown, &[], |_| None).unwrap();
+        assert_eq!(read, Config::default());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let yaml = "bucket: {type: s3, bucket: b, access_key_id: id, secret_access_key: hunter2}";
+        let config: Config = triptych_config::parse(yaml, &[], |_| None).unwrap();
+        let shown = config.shown().unwrap();
+        assert!(shown.contains("access_key_id: id") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn the_reference_is_current() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let written = std::fs::read_to_string(page).unwrap_or_default();
+        assert!(written == reference(), "docs/configuration.md is old: run `make docs`");
+    }
+}

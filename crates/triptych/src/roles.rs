@@ -1,0 +1,337 @@
+//! The map of roles: what each is called, and how it is built from its config and from what other roles offer.
+//!
+//! A role offers its services through gRPC, in the same process too. What a role needs and this process does not run is
+//! reached at `peers`.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use axum::Router;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use triptych_blob::Bucket;
+use triptych_compactor::Compactor;
+use triptych_config::TenantLimits;
+use triptych_ingester::Ingester;
+use triptych_rpc::{
+    Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore, MetricsStoreClient,
+    MetricsStoreServer, Query, QueryClient, QueryServer, TracesStore, TracesStoreClient, TracesStoreServer, Write,
+};
+use triptych_runtime::runtimes::Handles;
+use triptych_runtime::{SharedClock, Tasks};
+use triptych_store_gateway::StoreGateway;
+
+use crate::config::Config;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Ingester,
+    StoreGateway,
+    Distributor,
+    Querier,
+    Scraper,
+    Agent,
+    Gateway,
+    Compactor,
+}
+
+impl Role {
+    /// In the order in which they are built: each finds what it needs.
+    pub const ALL: [Role; 8] = [
+        Role::Ingester,
+        Role::StoreGateway,
+        Role::Distributor,
+        Role::Querier,
+        Role::Scraper,
+        Role::Agent,
+        Role::Gateway,
+        Role::Compactor,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Ingester => "ingester",
+            Role::StoreGateway => "store-gateway",
+            Role::Distributor => "distributor",
+            Role::Querier => "querier",
+            Role::Scraper => "scraper",
+            Role::Agent => "agent",
+            Role::Gateway => "gateway",
+            Role::Compactor => "compactor",
+        }
+    }
+
+    fn build(self, parts: &mut Parts) -> Result<()> {
+        match self {
+            Role::Ingester => ingester(parts),
+            Role::StoreGateway => store_gateway(parts),
+            Role::Distributor => distributor(parts),
+            Role::Querier => querier(parts),
+            Role::Scraper => scraper(parts),
+            Role::Agent => agent(parts),
+            Role::Gateway => gateway(parts),
+            Role::Compactor => compactor(parts),
+        }
+    }
+}
+
+/// One source of the Store API with its name in reports.
+pub struct Source<T: ?Sized> {
+    pub name: String,
+    pub store: Arc<T>,
+}
+
+type Check = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What a process is made of, growing role by role.
+pub struct Parts {
+    pub config: Config,
+    pub pools: Handles,
+    pub tasks: Tasks,
+    pub limits: TenantLimits,
+    clock: SharedClock,
+    bucket: Bucket,
+
+    ingest: Vec<Arc<dyn Ingest>>,
+    metrics: Vec<Source<dyn MetricsStore>>,
+    logs: Vec<Source<dyn LogsStore>>,
+    traces: Vec<Source<dyn TracesStore>>,
+    querier: Option<Channel>,
+    write: Option<Arc<dyn Write>>,
+    targets: Option<triptych_gateway::Targets>,
+
+    /// The main port's routes.
+    pub http: Router,
+    pub otlp_http: Option<Router>,
+    pub otlp_grpc: Option<Routes>,
+    /// Internal services of a role that runs alone.
+    pub grpc: Option<Routes>,
+    pub checks: Vec<(&'static str, Check)>,
+    pub ingester: Option<Ingester>,
+    pub store_gateway: Option<Arc<StoreGateway>>,
+    pub compactor: Option<Compactor>,
+}
+
+impl Parts {
+    /// Builds the roles, in their order.
+    pub fn build(config: Config, roles: &[Role], pools: Handles, tasks: Tasks, clock: SharedClock) -> Result<Self> {
+        let bucket = config.bucket().build().context("bucket")?;
+        let limits = config.tenant_limits()?;
+        let mut parts = Parts {
+            pools,
+            tasks,
+            limits,
+            clock,
+            bucket,
+            ingest: vec![],
+            metrics: vec![],
+            logs: vec![],
+            traces: vec![],
+            querier: None,
+            write: None,
+            targets: None,
+            http: Router::new(),
+            otlp_http: None,
+            otlp_grpc: None,
+            grpc: None,
+            checks: vec![],
+            ingester: None,
+            store_gateway: None,
+            compactor: None,
+            config,
+        };
+        parts.reach_peers(roles)?;
+        for role in roles {
+            role.build(&mut parts).with_context(|| role.name().to_owned())?;
+        }
+        Ok(parts)
+    }
+
+    /// Channels to what does not run here.
+    fn reach_peers(&mut self, roles: &[Role]) -> Result<()> {
+        let _guard = self.pools.ingest.enter();
+        let peers = self.config.peers.clone();
+        if !roles.contains(&Role::Ingester) {
+            for address in &peers.ingesters {
+                let channel = triptych_rpc::channel::connect(address)?;
+                self.ingest.push(Arc::new(IngestClient::new(channel.clone())));
+                self.add_store(address, &channel);
+            }
+        }
+        if !roles.contains(&Role::StoreGateway) {
+            for address in &peers.store_gateways {
+                self.add_store(address, &triptych_rpc::channel::connect(address)?);
+            }
+        }
+        if !roles.contains(&Role::Querier)
+            && let Some(address) = peers.queriers.first()
+        {
+            self.querier = Some(triptych_rpc::channel::connect(address)?);
+        }
+        Ok(())
+    }
+
+    fn add_store(&mut self, name: &str, channel: &Channel) {
+        let name = name.to_owned();
+        self.metrics
+            .push(Source { name: name.clone(), store: Arc::new(MetricsStoreClient::new(channel.clone())) });
+        self.logs.push(Source { name: name.clone(), store: Arc::new(LogsStoreClient::new(channel.clone())) });
+        self.traces.push(Source { name, store: Arc::new(TracesStoreClient::new(channel.clone())) });
+    }
+
+    /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
+    fn serve(&mut self, routes: Routes) -> Channel {
+        self.grpc = Some(routes.clone());
+        triptych_rpc::channel::local(routes, &self.pools.ingest, self.tasks.shutdown().clone())
+    }
+
+    fn add_http(&mut self, routes: Router) {
+        self.http = std::mem::take(&mut self.http).merge(routes);
+    }
+
+    fn ready_when(&mut self, role: Role, check: impl Fn() -> bool + Send + Sync + 'static) {
+        self.checks.push((role.name(), Box::new(check)));
+    }
+}
+
+fn store_routes(metrics: Arc<dyn MetricsStore>, logs: Arc<dyn LogsStore>, traces: Arc<dyn TracesStore>) -> Routes {
+    Routes::new(MetricsStoreServer::service(metrics))
+        .add_service(LogsStoreServer::service(logs))
+        .add_service(TracesStoreServer::service(traces))
+}
+
+fn ingester(parts: &mut Parts) -> Result<()> {
+    let ingester = parts.config.ingester.clone().build(triptych_ingester::Deps {
+        bucket: parts.bucket.clone(),
+        data_dir: parts.config.data_dir.clone(),
+        clock: parts.clock.clone(),
+        pools: parts.pools.clone(),
+        limits: parts.limits.clone(),
+        node: parts.config.node(),
+    })?;
+    ingester.start(&parts.tasks);
+    let routes = store_routes(ingester.metrics(), ingester.logs(), ingester.traces())
+        .add_service(IngestServer::service(Arc::new(ingester.clone())));
+    let channel = parts.serve(routes);
+    parts.ingest.push(Arc::new(IngestClient::new(channel.clone())));
+    parts.add_store("ingester", &channel);
+    let watched = ingester.clone();
+    parts.ready_when(Role::Ingester, move || watched.is_ready());
+    parts.ingester = Some(ingester);
+    Ok(())
+}
+
+fn store_gateway(parts: &mut Parts) -> Result<()> {
+    let deps = triptych_store_gateway::Deps { bucket: parts.bucket.clone(), pools: parts.pools.clone() };
+    let store_gateway = Arc::new(parts.config.store_gateway.clone().build(deps));
+    store_gateway.start(&parts.tasks);
+    let routes = store_routes(store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
+    let channel = parts.serve(routes);
+    parts.add_store("store-gateway", &channel);
+    let watched = store_gateway.clone();
+    parts.ready_when(Role::StoreGateway, move || watched.is_ready());
+    parts.store_gateway = Some(store_gateway);
+    Ok(())
+}
+
+fn distributor(parts: &mut Parts) -> Result<()> {
+    if parts.ingest.is_empty() {
+        bail!("it needs ingesters: set peers.ingesters");
+    }
+    let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
+        ingesters: parts.ingest.clone(),
+        limits: parts.limits.clone(),
+        clock: parts.clock.clone(),
+        multitenancy: parts.config.multitenancy,
+    })?;
+    parts.add_http(distributor.routes());
+    parts.otlp_http = Some(distributor.otlp_http_routes());
+    parts.otlp_grpc = Some(distributor.otlp_grpc());
+    parts.write = Some(Arc::new(distributor));
+    parts.ready_when(Role::Distributor, || true);
+    Ok(())
+}
+
+fn querier(parts: &mut Parts) -> Result<()> {
+    if parts.metrics.is_empty() {
+        bail!("it needs sources: set peers.ingesters and peers.store_gateways");
+    }
+    let deps = triptych_querier::Deps {
+        metrics: parts.metrics.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
+        logs: parts.logs.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
+        traces: parts.traces.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
+        pool: parts.pools.query.clone(),
+    };
+    let querier = Arc::new(parts.config.querier.clone().build(deps));
+    let routes = store_routes(querier.clone(), querier.clone(), querier.clone())
+        .add_service(QueryServer::service(querier.clone()));
+    parts.querier = Some(parts.serve(routes));
+    parts.ready_when(Role::Querier, || true);
+    Ok(())
+}
+
+fn gateway(parts: &mut Parts) -> Result<()> {
+    let Some(channel) = parts.querier.clone() else {
+        bail!("it needs a querier: set peers.queriers");
+    };
+    let query: Arc<dyn Query> = Arc::new(QueryClient::new(channel.clone()));
+    let gateway = parts.config.gateway.clone().build(triptych_gateway::Deps {
+        metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
+        logs: Arc::new(LogsStoreClient::new(channel.clone())),
+        traces: Arc::new(TracesStoreClient::new(channel)),
+        query,
+        limits: parts.limits.clone(),
+        multitenancy: parts.config.multitenancy,
+        targets: parts.targets.clone(),
+    });
+    parts.add_http(gateway.routes());
+    parts.ready_when(Role::Gateway, || true);
+    Ok(())
+}
+
+fn compactor(parts: &mut Parts) -> Result<()> {
+    let compactor = parts.config.compactor.clone().build(triptych_compactor::Deps {
+        bucket: parts.bucket.clone(),
+        limits: parts.limits.clone(),
+        clock: parts.clock.clone(),
+        pools: parts.pools.clone(),
+    });
+    compactor.start(&parts.tasks);
+    parts.ready_when(Role::Compactor, || true);
+    parts.compactor = Some(compactor);
+    Ok(())
+}
+
+fn write_path(parts: &Parts) -> Result<Arc<dyn Write>> {
+    parts.write.clone().context("it writes through a distributor in the same process: run `triptych all`")
+}
+
+fn scraper(parts: &mut Parts) -> Result<()> {
+    if !parts.config.scraper.enabled {
+        return Ok(());
+    }
+    let scraper = parts.config.scraper.clone().build(triptych_scraper::Deps {
+        write: write_path(parts)?,
+        pools: parts.pools.clone(),
+        own_address: parts.config.server.listen.clone(),
+    })?;
+    scraper.start(&parts.tasks);
+    parts.targets = Some(scraper.targets());
+    parts.ready_when(Role::Scraper, || true);
+    Ok(())
+}
+
+fn agent(parts: &mut Parts) -> Result<()> {
+    if !parts.config.agent.enabled {
+        return Ok(());
+    }
+    let agent = parts.config.agent.clone().build(triptych_agent::Deps {
+        write: write_path(parts)?,
+        pools: parts.pools.clone(),
+        data_dir: parts.config.data_dir.clone(),
+        node: parts.config.node(),
+    })?;
+    agent.start(&parts.tasks);
+    parts.ready_when(Role::Agent, || true);
+    Ok(())
+}

@@ -96,6 +96,11 @@ macro_rules! builder {
             pub fn plain(&self) -> &[u8] {
                 &self.out
             }
+            /// Takes a plain batch back. It is checked as a whole.
+            pub fn from_plain(plain: Vec<u8>) -> Result<Self> {
+                let items = Self::count(&plain)?;
+                Ok(Self { out: plain, items })
+            }
             /// See [`seal`].
             pub fn seal(&self) -> Bytes {
                 seal(&self.out)
@@ -123,6 +128,12 @@ builder!(
 );
 
 impl MetricsBuilder {
+    fn count(plain: &[u8]) -> Result<usize> {
+        MetricsReader::new(plain)?.try_fold(0, |sum, record| {
+            Ok(sum + if let MetricsRecord::Series { samples, .. } = record? { samples.len() } else { 0 })
+        })
+    }
+
     /// Adds a series; `labels` is the encoding of a label set, `hash` its [`crate::labels::hash_pairs`].
     pub fn series(&mut self, hash: u64, labels: &[u8], samples: &[Sample]) {
         self.out.push(RECORD_DATA);
@@ -234,6 +245,10 @@ builder!(
 pub struct StreamMark(usize);
 
 impl LogsBuilder {
+    fn count(plain: &[u8]) -> Result<usize> {
+        LogsReader::new(plain)?.try_fold(0, |sum, record| Ok(sum + record?.len()))
+    }
+
     /// Begins a stream whose entries come one by one, by [`Self::entry`], before anything else is added.
     pub fn begin(&mut self, hash: u64, labels: &[u8]) -> StreamMark {
         self.out.push(RECORD_DATA);
@@ -345,6 +360,10 @@ builder!(
 );
 
 impl TracesBuilder {
+    fn count(plain: &[u8]) -> Result<usize> {
+        TracesReader::new(plain)?.try_fold(0, |sum, record| Ok(sum + record?.spans as usize))
+    }
+
     /// Adds spans of one trace. `otlp` is an OTLP `TracesData` message (repeated field 1, ResourceSpans).
     pub fn trace(&mut self, trace_id: &[u8; 16], start_ns: i64, end_ns: i64, spans: u32, otlp: &[u8]) {
         self.out.push(RECORD_DATA);

@@ -11,7 +11,7 @@ use crate::pipeline::labels::{LineLabels, Pairs};
 use crate::pipeline::parsers::Needs;
 use crate::pipeline::{LineFilter, Pipeline, StreamPipeline};
 use crate::syntax::ast::{Conversion, Expr, Grouping, MetricExpr, RangeAgg, RangeOp};
-use crate::syntax::parser::parse;
+use crate::syntax::parser::parse_tree;
 use crate::syntax::units::{parse_bytes, parse_duration_ns};
 use crate::{ERROR_DETAILS_LABEL, ERROR_LABEL};
 
@@ -24,7 +24,7 @@ pub struct LogLeaf {
 
 impl LogLeaf {
     pub fn compile(expr: &str) -> Result<Self> {
-        match parse(expr)? {
+        match parse_tree(expr)? {
             Expr::Log(log) => {
                 Ok(Self { pipeline: Pipeline::compile(&log.stages)?, matchers: log.matchers.into() })
             }
@@ -90,7 +90,7 @@ impl Group {
 
 impl SampleLeaf {
     pub fn compile(expr: &str) -> Result<Self> {
-        let Expr::Metric(metric) = parse(expr)? else {
+        let Expr::Metric(metric) = parse_tree(expr)? else {
             return Err(Error::invalid(format!("a metric query is wanted, {expr:?} is a log query")));
         };
         match &metric {

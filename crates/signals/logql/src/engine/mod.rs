@@ -1,8 +1,8 @@
 //! Evaluation over a [`StreamSource`].
 //!
 //! A log query is one stream of entries, taken until the limit is full. A metric query sends each range aggregation to the
-//! source as a sample selection, folds the samples as they come ([`range`]), and does the rest on columns: one value per series
-//! and step ([`vector`], [`binary`]). No raw sample is kept, but for `quantile_over_time`.
+//! source as a sample selection, folds the samples as they come (`range`), and does the rest on columns: one value per series
+//! and step (`vector`, `binary`). No raw sample is kept, but for `quantile_over_time`.
 //!
 //! Windows are `(t - range, t]`, shifted back by the offset; steps are `start, start + step, .. <= end`.
 

@@ -22,6 +22,8 @@ pub async fn eval(scope: Scope<'_>, range: &RangeAgg, outer: Option<&VectorAgg>)
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut memory = ctx.reserve(0)?;
     let windows = Windows::of(range, steps);
+    // Time goes up, so most samples lie in the windows of the one before.
+    let mut span = Span::default();
     let mut batches = source.samples(ctx, &select).await?;
     while let Some(batch) = batches.next().await {
         ctx.check()?;
@@ -29,7 +31,10 @@ pub async fn eval(scope: Scope<'_>, range: &RangeAgg, outer: Option<&VectorAgg>)
         // Samples of one series often follow each other.
         let mut last: Option<usize> = None;
         for sample in batch? {
-            let Some((first_step, last_step)) = windows.segment(sample.ts_ns) else { continue };
+            if sample.ts_ns < span.from_ns || sample.ts_ns > span.until_ns {
+                span = windows.span(sample.ts_ns);
+            }
+            let Some((first_step, last_step)) = span.steps else { continue };
             let at = match last {
                 Some(at) if series[at].labels == sample.labels => at,
                 _ => match index.get(&sample.labels) {
@@ -112,18 +117,38 @@ impl Windows {
         }
     }
 
-    /// The steps whose windows `(t - range, t]` contain `ts_ns`; none where it lies in a gap or outside.
-    fn segment(&self, ts_ns: i64) -> Option<(u32, u32)> {
+    /// What holds from `ts_ns` on, and until when.
+    fn span(&self, ts_ns: i64) -> Span {
         let x = i128::from(ts_ns) - self.start;
         let ceil = |value: i128| -(-value).div_euclid(self.step);
         let first = ceil(x).max(0);
-        let last = (ceil(x + self.range) - 1).min(self.last);
-        (first <= last).then_some((first as u32, last as u32))
+        let end = ceil(x + self.range);
+        // The first step is left behind after its end; a step beyond the last known one is entered `range` before its end.
+        let until = (first * self.step).min(end * self.step - self.range) + self.start;
+        let last = (end - 1).min(self.last);
+        Span {
+            from_ns: ts_ns,
+            until_ns: i64::try_from(until).unwrap_or(i64::MAX),
+            steps: (first <= last).then_some((first as u32, last as u32)),
+        }
     }
 
     /// End of a step's window.
     fn end(&self, step: usize) -> i128 {
         self.start + self.step * step as i128
+    }
+}
+
+/// Between these instants (both inclusive) all samples lie in the windows of the same steps; none: in a gap or outside.
+struct Span {
+    from_ns: i64,
+    until_ns: i64,
+    steps: Option<(u32, u32)>,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { from_ns: i64::MAX, until_ns: i64::MIN, steps: None }
     }
 }
 
@@ -406,4 +431,32 @@ fn absent(scope: Scope<'_>, range: &RangeAgg, series: &[Folded]) -> Result<Colum
         *slot = (!seen).then_some(1.0);
     }
     Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn spans_are_the_windows(
+            start in -50i128..50, step in 1i128..20, count in 1i128..12, range in 1i128..40, ts in -120i64..400,
+        ) {
+            let windows = Windows { start, step, last: count - 1, range };
+            let inside = |ts: i64| -> Vec<i128> {
+                (0..count).filter(|k| {
+                    let end = start + k * step;
+                    i128::from(ts) > end - range && i128::from(ts) <= end
+                }).collect()
+            };
+            let span = windows.span(ts);
+            prop_assert!(span.from_ns <= ts && ts <= span.until_ns);
+            let steps: Vec<i128> = span.steps.map_or(Vec::new(), |(f, l)| (i128::from(f)..=i128::from(l)).collect());
+            for t in ts..=span.until_ns.min(ts + 60) {
+                prop_assert_eq!(&inside(t), &steps, "{} of {}..{}", t, ts, span.until_ns);
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod functions;
 mod parse;
+mod printf;
 mod time;
 mod value;
 

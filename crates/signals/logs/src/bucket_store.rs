@@ -313,16 +313,17 @@ impl BucketStore {
 
     /// Sorted names of the labels of the streams that pass.
     pub async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
-        let mut names = BTreeSet::new();
-        self.each_labels(ctx, select, |labels| {
+        let whole = |file: &IndexFile, out: &mut BTreeSet<String>| {
+            out.extend(file.label_names().map(str::to_owned));
+        };
+        let names = self.each_labels(ctx, select, whole, |labels, names| {
             for (name, _) in labels {
                 if !names.contains(name) {
                     names.insert(name.to_owned());
                 }
             }
-        })
-        .await?;
-        Ok(truncate(names.into_iter().collect(), select.limit))
+        });
+        Ok(truncate(names.await?.into_iter().collect(), select.limit))
     }
 
     /// Sorted values of a label of the streams that pass.
@@ -332,22 +333,24 @@ impl BucketStore {
         name: &str,
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
-        let mut values = BTreeSet::new();
-        self.each_labels(ctx, select, |labels| {
+        let whole = |file: &IndexFile, out: &mut BTreeSet<String>| {
+            out.extend(file.label_values(name).map(str::to_owned));
+        };
+        let values = self.each_labels(ctx, select, whole, |labels, values| {
             if let Some(value) = labels.get(name)
                 && !values.contains(value)
             {
                 values.insert(value.to_owned());
             }
-        })
-        .await?;
-        Ok(truncate(values.into_iter().collect(), select.limit))
+        });
+        Ok(truncate(values.await?.into_iter().collect(), select.limit))
     }
 
     /// Sorted label sets of the streams that pass.
     pub async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
-        let mut all = Vec::new();
-        self.each_labels(ctx, select, |labels| all.push(labels.clone())).await?;
+        let (start_ns, end_ns) = range_ns(select)?;
+        let found = self.select(ctx, &select.matcher_sets, start_ns, end_ns).await?;
+        let mut all: Vec<Labels> = found.streams.iter().map(|s| s.info.labels.clone()).collect();
         all.sort();
         all.dedup();
         Ok(truncate(all, select.limit))

@@ -1,7 +1,9 @@
 //! From matchers and a range to streams and their chunks, over all index files that may know some.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use triptych_blob::object_store::path::Path;
 use triptych_model::logs::StreamsSelect;
 use triptych_model::{Labels, Matcher, Result};
 use triptych_runtime::{QueryContext, Reservation};
@@ -58,45 +60,19 @@ impl BucketStore {
         start_ns: i64,
         end_ns: i64,
     ) -> Result<Selection> {
-        let (from_ms, through_ms) = ms_of_range(start_ns, end_ns);
+        let range_ms = ms_of_range(start_ns, end_ns);
         let mut all: Vec<SeriesMeta> = Vec::new();
         let mut memory = ctx.reserve(0)?;
         for (entry, shared) in self.files(ctx, start_ns, end_ns) {
-            ctx.check()?;
-            ctx.add_blocks(1);
-            let missed = |error| ctx.missed(format!("index file {}: {error}", entry.path));
-            let read = match self.index(&entry).await {
-                Ok(file) => select_in(&file, ctx, sets, shared).map(|references| (file, references)),
-                Err(error) => Err(error),
-            };
-            let (file, references) = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    missed(error);
-                    continue;
-                }
-            };
-            for (i, reference) in references.into_iter().enumerate() {
-                if i % SERIES_PER_CHECK == SERIES_PER_CHECK - 1 {
-                    ctx.check()?;
-                    tokio::task::yield_now().await;
-                }
-                let mut series = match file.series(reference, from_ms, through_ms) {
-                    Ok(series) => series,
-                    Err(error) => {
-                        missed(error);
-                        break;
-                    }
-                };
-                if series.chunks.is_empty() {
-                    continue;
-                }
-                if shared {
-                    series.labels = series.labels.filter(|name| name != TENANT_LABEL);
-                }
-                let bytes = series.labels.as_encoded().len() + series.chunks.len() * size_of::<ChunkMeta>();
-                memory.grow(bytes + size_of::<SeriesMeta>())?;
-                all.push(series);
+            if let Some(file) = self.open(ctx, &entry).await? {
+                let from = Opened { file: &file, path: &entry.path, shared };
+                each_series(ctx, &from, sets, range_ms, |series| {
+                    let bytes = series.labels.as_encoded().len() + series.chunks.len() * size_of::<ChunkMeta>();
+                    memory.grow(bytes + size_of::<SeriesMeta>())?;
+                    all.push(series);
+                    Ok(())
+                })
+                .await?;
             }
         }
         let found = |series: SeriesMeta| Found {
@@ -107,19 +83,97 @@ impl BucketStore {
         Ok(Selection { streams: index::normalise(all).into_iter().map(found).collect(), _memory: memory })
     }
 
-    /// Calls `each` with the labels of the streams that pass and have chunks in the range; a stream may come more than once.
+    /// Calls `each` with the labels of the streams that pass and have chunks in the range; a stream may come more than once. Where
+    /// all of a file counts, `whole` is asked to take it from the file's tables instead.
     pub(super) async fn each_labels(
         &self,
         ctx: &QueryContext,
         select: &StreamsSelect,
-        mut each: impl FnMut(&Labels),
-    ) -> Result<()> {
+        mut whole: impl FnMut(&IndexFile, &mut BTreeSet<String>),
+        mut each: impl FnMut(&Labels, &mut BTreeSet<String>),
+    ) -> Result<BTreeSet<String>> {
         let (start_ns, end_ns) = range_ns(select)?;
-        for stream in &self.select(ctx, &select.matcher_sets, start_ns, end_ns).await?.streams {
-            each(&stream.info.labels);
+        let range_ms = ms_of_range(start_ns, end_ns);
+        let mut out = BTreeSet::new();
+        for (entry, shared) in self.files(ctx, start_ns, end_ns) {
+            let Some(file) = self.open(ctx, &entry).await? else { continue };
+            let (from_ms, through_ms) = file.bounds_ms();
+            let everything = !shared
+                && select.matcher_sets.is_empty()
+                && from_ms >= range_ms.0
+                && ns_of_ms(through_ms) < end_ns;
+            if everything {
+                whole(&file, &mut out);
+                continue;
+            }
+            let from = Opened { file: &file, path: &entry.path, shared };
+            each_series(ctx, &from, &select.matcher_sets, range_ms, |series| {
+                each(&series.labels, &mut out);
+                Ok(())
+            })
+            .await?;
         }
-        Ok(())
+        Ok(out)
     }
+
+    /// `None`: it cannot be read, and the context was told.
+    async fn open(&self, ctx: &QueryContext, entry: &IndexEntry) -> Result<Option<Arc<IndexFile>>> {
+        ctx.check()?;
+        ctx.add_blocks(1);
+        match self.index(entry).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => {
+                ctx.missed(format!("index file {}: {error}", entry.path));
+                Ok(None)
+            }
+        }
+    }
+}
+
+struct Opened<'a> {
+    file: &'a IndexFile,
+    path: &'a Path,
+    shared: bool,
+}
+
+/// The series of a file that pass one of the sets and have chunks in the range. What is damaged is named in the report; an
+/// error is the query's own.
+async fn each_series(
+    ctx: &QueryContext,
+    from: &Opened<'_>,
+    sets: &[Vec<Matcher>],
+    (from_ms, through_ms): (i64, i64),
+    mut each: impl FnMut(SeriesMeta) -> Result<()>,
+) -> Result<()> {
+    let missed = |error| ctx.missed(format!("index file {}: {error}", from.path));
+    let references = match select_in(from.file, ctx, sets, from.shared) {
+        Ok(references) => references,
+        Err(error) => {
+            missed(error);
+            return Ok(());
+        }
+    };
+    for (i, reference) in references.into_iter().enumerate() {
+        if i % SERIES_PER_CHECK == SERIES_PER_CHECK - 1 {
+            ctx.check()?;
+            tokio::task::yield_now().await;
+        }
+        let mut series = match from.file.series(reference, from_ms, through_ms) {
+            Ok(series) => series,
+            Err(error) => {
+                missed(error);
+                return Ok(());
+            }
+        };
+        if series.chunks.is_empty() {
+            continue;
+        }
+        if from.shared {
+            series.labels = series.labels.filter(|name| name != TENANT_LABEL);
+        }
+        each(series)?;
+    }
+    Ok(())
 }
 
 fn select_in(file: &IndexFile, ctx: &QueryContext, sets: &[Vec<Matcher>], shared: bool) -> Result<Vec<u32>> {

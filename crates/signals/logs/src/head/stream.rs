@@ -13,6 +13,10 @@ use super::HeadConfig;
 use crate::chunk::{Block, Codec, OpenBlock, SymbolTable, Symbols};
 use crate::scan::{BlockSource, BlockTask, PlainBlock, StreamInfo};
 
+/// Largest entry that is taken: a block that holds it and what was there before can be read again
+/// ([`crate::chunk::format::BLOCK_PLAIN_BYTES_MAX`]). The limits of tenants are far below.
+const ENTRY_BYTES_MAX: usize = 32 << 20;
+
 /// A line as tails get it.
 #[derive(Debug, Clone)]
 pub(crate) struct TailEntry {
@@ -144,15 +148,18 @@ impl State {
         if ts_ns < self.newest_ns.saturating_sub(config.out_of_order_window_ns) {
             return Ok(Outcome::TooFarBehind);
         }
-        // Room for the entry's own numbers: a block stays below 4 GiB whatever a line weighs.
         let weight = line.len() + metadata.len() + 16;
+        if weight > ENTRY_BYTES_MAX {
+            return Ok(Outcome::TooLong);
+        }
         let full = self.open.plain_bytes() + weight > config.block_bytes
             || self.open.entries() >= crate::chunk::block::BLOCK_ENTRIES_MAX;
-        if full {
+        let symbols_full = self.symbols.table().text_bytes() > config.chunk_bytes;
+        if full || symbols_full {
             self.cut_block(config.codec, config.compression_level)?;
             // As Loki: the target is not exceeded where that can be foreseen, an open block counting in full.
             if self.blocks_bytes + config.block_bytes / 4 > config.chunk_bytes
-                || self.symbols.memory_bytes() > config.chunk_bytes
+                || symbols_full
             {
                 self.cut_chunk();
             }
@@ -183,6 +190,7 @@ enum Outcome {
     Added,
     Duplicate,
     TooFarBehind,
+    TooLong,
     BadMetadata,
 }
 
@@ -234,6 +242,14 @@ impl HeadStream {
                         )
                     });
                 }
+                Ok(Outcome::TooLong) => report.refuse("line_too_long", 1, || {
+                    let bytes = entry.line.len() + entry.metadata.len();
+                    format!(
+                        "max entry size '{ENTRY_BYTES_MAX}' bytes exceeded for stream '{}' \
+                         while adding an entry with length '{bytes}' bytes",
+                        self.info.labels
+                    )
+                }),
                 Ok(Outcome::BadMetadata) => report.refuse("invalid_structured_metadata", 1, || {
                     format!("structured metadata of a line of stream {} is not a label set", self.info.labels)
                 }),

@@ -212,3 +212,43 @@ async fn old_lines_sent_late_make_many_chunks_not_long_ones() {
     // Again: the same objects.
     assert_eq!(head.flush(&bucket, &tenant(), &FlushOptions::new("n", 0)).await.unwrap(), report);
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_taken() {
+    let head = Head::new(HeadConfig::default());
+    let line = "x".repeat(33 << 20);
+    let report = push(&head, &[("a", "1")], &[(1, &line), (2, "fine")]);
+    assert_eq!((report.accepted, report.refused["line_too_long"].items), (1, 1));
+    assert_eq!(all(&head, r#"{a="1"}"#).await, [(2, "fine".to_owned())]);
+}
+
+/// Metadata that never repeats weighs more than its lines: chunks are cut by it.
+#[tokio::test]
+async fn metadata_of_many_values() {
+    let head = Head::new(suite::small_blocks());
+    let labels = Labels::from_pairs([("a", "1")]);
+    let metadata: Vec<Labels> =
+        (0..300).map(|i| Labels::from_pairs([("trace_id", format!("{i}").repeat(40))])).collect();
+    let mut batch = LogsBuilder::default();
+    let entries = (0i64..).zip(&metadata);
+    let entries = entries.map(|(i, m)| LogRecordEntry { ts_ns: START_NS + i, line: "x", metadata: m.as_encoded() });
+    batch.stream(labels.hash64(), labels.as_encoded(), entries.collect::<Vec<_>>().into_iter());
+    assert_eq!(head.append(batch.plain()).unwrap().accepted, 300);
+    let ctx = QueryContext::unlimited(tenant());
+    let select = EntrySelect {
+        expr: r#"{a="1"}"#.into(),
+        start_ns: 0,
+        end_ns: i64::MAX,
+        direction: Direction::Forward,
+        limit: 0,
+    };
+    let store = suite::flushed(&[&head], &suite::memory()).await;
+    for got in [
+        collect(head.entries(&ctx, &select).await.unwrap()).await,
+        collect(store.entries(&ctx, &select).await.unwrap()).await,
+    ] {
+        assert!(got.iter().map(|e| &e.metadata).eq(&metadata));
+    }
+    let report = head.flush(&suite::memory(), &tenant(), &FlushOptions::new("n", 0)).await.unwrap();
+    assert!(report.chunks > 5, "{report:?}");
+}

@@ -197,6 +197,16 @@ impl IndexFile {
         Some(SeriesMeta { fingerprint: u64::from_be_bytes(*fingerprint), labels, chunks })
     }
 
+    /// Sorted names of all labels, from the postings table.
+    pub fn label_names(&self) -> impl Iterator<Item = &str> {
+        self.postings.keys().map(AsRef::as_ref).filter(|name| !name.is_empty())
+    }
+
+    /// Sorted values of a label, from the postings table.
+    pub fn label_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.postings.get(name).into_iter().flat_map(|values| values.keys().map(AsRef::as_ref))
+    }
+
     /// All of it, for merging.
     pub fn read_all(&self) -> Result<Vec<SeriesMeta>> {
         self.all()?.into_iter().map(|r| self.series(r, i64::MIN, i64::MAX)).collect()

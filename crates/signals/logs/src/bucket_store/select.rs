@@ -67,7 +67,8 @@ impl BucketStore {
             if let Some(file) = self.open(ctx, &entry).await? {
                 let from = Opened { file: &file, path: &entry.path, shared };
                 each_series(ctx, &from, sets, range_ms, |series| {
-                    let bytes = series.labels.as_encoded().len() + series.chunks.len() * size_of::<ChunkMeta>();
+                    let bytes =
+                        series.labels.as_encoded().len() + series.chunks.len() * size_of::<ChunkMeta>();
                     memory.grow(bytes + size_of::<SeriesMeta>())?;
                     all.push(series);
                     Ok(())

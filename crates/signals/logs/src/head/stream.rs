@@ -158,9 +158,7 @@ impl State {
         if full || symbols_full {
             self.cut_block(config.codec, config.compression_level)?;
             // As Loki: the target is not exceeded where that can be foreseen, an open block counting in full.
-            if self.blocks_bytes + config.block_bytes / 4 > config.chunk_bytes
-                || symbols_full
-            {
+            if self.blocks_bytes + config.block_bytes / 4 > config.chunk_bytes || symbols_full {
                 self.cut_chunk();
             }
         }

@@ -231,7 +231,8 @@ async fn metadata_of_many_values() {
         (0..300).map(|i| Labels::from_pairs([("trace_id", format!("{i}").repeat(40))])).collect();
     let mut batch = LogsBuilder::default();
     let entries = (0i64..).zip(&metadata);
-    let entries = entries.map(|(i, m)| LogRecordEntry { ts_ns: START_NS + i, line: "x", metadata: m.as_encoded() });
+    let entries =
+        entries.map(|(i, m)| LogRecordEntry { ts_ns: START_NS + i, line: "x", metadata: m.as_encoded() });
     batch.stream(labels.hash64(), labels.as_encoded(), entries.collect::<Vec<_>>().into_iter());
     assert_eq!(head.append(batch.plain()).unwrap().accepted, 300);
     let ctx = QueryContext::unlimited(tenant());

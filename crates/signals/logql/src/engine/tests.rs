@@ -22,7 +22,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use triptych_model::logs::{Direction, LogsQuery, LogsValue};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use triptych_model::logs::{Direction, LogEntry, LogSample, LogsQuery, LogsValue};
 use triptych_model::metrics::QueryValue;
 use triptych_model::{Labels, TenantId};
 use triptych_runtime::QueryContext;
@@ -231,4 +233,89 @@ async fn memory_is_limited() {
         let e = engine.query(&ctx, &source, &query).await.unwrap_err();
         assert_eq!(e.kind, triptych_model::Kind::Exhausted, "{e}");
     }
+}
+
+/// A stream without end, whose batches nobody should ask for after the limit.
+struct Endless;
+
+#[async_trait::async_trait]
+impl crate::StreamSource for Endless {
+    async fn entries(
+        &self,
+        _: &QueryContext,
+        select: &triptych_model::logs::EntrySelect,
+    ) -> triptych_model::Result<BoxStream<'static, triptych_model::Result<Vec<LogEntry>>>> {
+        assert_eq!(select.limit, 25);
+        let entry = LogEntry {
+            labels: Labels::empty(),
+            metadata: Labels::empty(),
+            parsed: Labels::empty(),
+            ts_ns: 1,
+            line: "x".into(),
+            key: 0,
+        };
+        Ok(futures::stream::repeat_with(move || Ok(vec![entry.clone(); 10])).boxed())
+    }
+
+    async fn samples(
+        &self,
+        _: &QueryContext,
+        _: &triptych_model::logs::SampleSelect,
+    ) -> triptych_model::Result<BoxStream<'static, triptych_model::Result<Vec<LogSample>>>> {
+        let sample = LogSample { labels: Labels::empty(), ts_ns: 1, value: 1.0, key: 0 };
+        Ok(futures::stream::repeat_with(move || Ok(vec![sample.clone(); 10])).boxed())
+    }
+}
+
+fn ask(expr: &str) -> LogsQuery {
+    LogsQuery {
+        expr: expr.to_owned(),
+        start_ns: 0,
+        end_ns: 100,
+        step_ns: 0,
+        direction: Direction::Forward,
+        limit: 25,
+    }
+}
+
+#[tokio::test]
+async fn log_queries_stop_at_the_limit() {
+    let ctx = QueryContext::unlimited(TenantId::single());
+    match Engine::default().query(&ctx, &Endless, &ask(r#"{a="b"}"#)).await.unwrap() {
+        LogsValue::Entries(entries) => assert_eq!(entries.len(), 25),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn metric_queries_can_be_cancelled() {
+    let limits =
+        triptych_runtime::QueryLimits { timeout: std::time::Duration::from_millis(50), ..Default::default() };
+    let ctx = QueryContext::new(TenantId::single(), limits);
+    let e = Engine::default().query(&ctx, &Endless, &ask(r#"rate({a="b"}[1m])"#)).await.unwrap_err();
+    assert!(e.message.contains("timed out"), "{e}");
+}
+
+#[tokio::test]
+async fn the_longest_chain_of_operators_is_evaluated() {
+    let ctx = QueryContext::unlimited(TenantId::single());
+    let max = crate::syntax::parser::OPERATORS_MAX;
+    for step in ["+vector(1)", "+1"] {
+        let expr = format!("vector(1){}", step.repeat(max));
+        match Engine::default().query(&ctx, &MemorySource::default(), &ask(&expr)).await.unwrap() {
+            LogsValue::Metric(QueryValue::Vector(series)) => {
+                assert_eq!(series[0].samples[0].value, max as f64 + 1.0)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_queries_reach_the_leaf() {
+    // In the canonical text each backslash counts double.
+    let ctx = QueryContext::unlimited(TenantId::single());
+    let expr = format!("{{a=\"b\"}} |= `{}`", "\\".repeat(crate::syntax::lexer::QUERY_BYTES_MAX - 20));
+    let answer = Engine::default().query(&ctx, &MemorySource::default(), &ask(&expr)).await.unwrap();
+    assert_eq!(answer, LogsValue::Entries(Vec::new()));
 }

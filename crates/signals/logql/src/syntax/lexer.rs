@@ -8,6 +8,8 @@ use super::units;
 
 /// Longest query text, in bytes: Loki's limit of 128 KiB.
 pub const QUERY_BYTES_MAX: usize = 128 << 10;
+/// Longest canonical text: escapes and parentheses may make it longer than what was typed.
+pub const CANONICAL_BYTES_MAX: usize = 8 * QUERY_BYTES_MAX;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
@@ -91,11 +93,11 @@ pub fn error_at(at: Position, what: impl fmt::Display) -> Error {
     Error::invalid(format!("parse error at line {}, col {}: {what}", at.line, at.col))
 }
 
-/// All tokens, the last one [`Token::End`].
-pub fn lex(text: &str) -> Result<Vec<Spanned>> {
-    if text.len() > QUERY_BYTES_MAX {
+/// All tokens, the last one [`Token::End`]. At most `bytes_max` of text.
+pub fn lex(text: &str, bytes_max: usize) -> Result<Vec<Spanned>> {
+    if text.len() > bytes_max {
         return Err(Error::invalid(format!(
-            "parse error : query of {} bytes is longer than {QUERY_BYTES_MAX} bytes",
+            "parse error : query of {} bytes is longer than {bytes_max} bytes",
             text.len()
         )));
     }
@@ -206,6 +208,7 @@ impl<'a> Lexer<'a> {
         }
         if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
             && let Ok(value) = text.parse::<f64>()
+            && value.is_finite()
         {
             return Ok(Token::Number(value));
         }

@@ -158,6 +158,7 @@ fn invalid() {
         ("1 and vector(1)", at(1, 3, "unexpected literal for binary operation 'and'")),
         ("vector(1) and on (a) group_left vector(2)", at(1, 22, "no grouping allowed for 'and' operation")),
         ("1 1", at(1, 3, "syntax error: unexpected NUMBER")),
+        ("{a=\"b\"} | x > 1e999", at(1, 15, "syntax error: bad number \"1e999\"")),
         ("{a=\"b\"} $", at(1, 9, "syntax error: unexpected character '$'")),
         ("{a=\"b\"} | x > 5zz", at(1, 15, "syntax error: bad number \"5zz\"")),
         ("{a=\"b\"} |~ \"(\"", "parse error : error parsing regexp".to_owned()),

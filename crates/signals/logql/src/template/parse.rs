@@ -333,7 +333,7 @@ impl<'a> Cursor<'a> {
                     end += if bytes[end] == b'\\' { 2 } else { 1 };
                 }
                 let literal = self.rest.get(..=end).ok_or_else(|| bad("unterminated quoted string"))?;
-                let tokens = crate::syntax::lexer::lex(literal).map_err(|e| bad(e.message))?;
+                let tokens = crate::syntax::lexer::lex(literal, usize::MAX).map_err(|e| bad(e.message))?;
                 let Some(crate::syntax::lexer::Token::String(text)) =
                     tokens.into_iter().next().map(|t| t.token)
                 else {

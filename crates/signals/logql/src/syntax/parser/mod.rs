@@ -9,7 +9,7 @@ use std::fmt::Display;
 use triptych_model::{Error, Matcher, Result};
 
 use super::ast::Expr;
-use super::lexer::{Position, Spanned, Token, error_at, lex};
+use super::lexer::{CANONICAL_BYTES_MAX, Position, QUERY_BYTES_MAX, Spanned, Token, error_at, lex};
 
 /// Parentheses, aggregations and calls inside each other.
 pub const NESTING_MAX: usize = 64;
@@ -18,14 +18,19 @@ pub const OPERATORS_MAX: usize = 200;
 
 /// Parses a whole query and checks its regexes, patterns and templates.
 pub fn parse(text: &str) -> Result<Expr> {
-    let expr = parse_tree(text)?;
+    let expr = parse_text(text, QUERY_BYTES_MAX)?;
     crate::pipeline::check_expr(&expr)?;
     Ok(expr)
 }
 
 /// As [`parse`], for a caller that compiles the stages next and so finds what is wrong with them.
+/// Takes canonical texts of any query that was accepted.
 pub(crate) fn parse_tree(text: &str) -> Result<Expr> {
-    let mut parser = Parser { tokens: lex(text)?, at: 0, depth: 0, operators: 0 };
+    parse_text(text, CANONICAL_BYTES_MAX)
+}
+
+fn parse_text(text: &str, bytes_max: usize) -> Result<Expr> {
+    let mut parser = Parser { tokens: lex(text, bytes_max)?, at: 0, depth: 0, operators: 0 };
     let expr = match parser.peek() {
         Token::Punct("{") => {
             let log = parser.log()?;
@@ -40,7 +45,7 @@ pub(crate) fn parse_tree(text: &str) -> Result<Expr> {
 
 /// Parses `{a="b", c=~"d"}` alone, as in `match[]` parameters. `{}` is allowed here and matches everything.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>> {
-    let mut parser = Parser { tokens: lex(text)?, at: 0, depth: 0, operators: 0 };
+    let mut parser = Parser { tokens: lex(text, QUERY_BYTES_MAX)?, at: 0, depth: 0, operators: 0 };
     let matchers = parser.selector()?;
     parser.expect_end()?;
     Ok(matchers)

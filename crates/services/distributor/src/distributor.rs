@@ -99,6 +99,8 @@ pub(crate) struct Shards<B> {
     pub router: Router,
     pub batches: Vec<B>,
     pub report: PushReport,
+    /// Exemplars in the batches; remote write 2.0 answers with their number.
+    pub exemplars: u64,
     bytes_max: usize,
     /// Set when the request unfolds to more than `bytes_max`.
     pub over: bool,
@@ -113,6 +115,7 @@ impl<B: Batch> Shards<B> {
             router: inner.router.clone(),
             batches: (0..inner.router.shards()).map(|_| B::default()).collect(),
             report: PushReport::default(),
+            exemplars: 0,
             bytes_max: inner.config.batch_bytes_max,
             over: false,
         }

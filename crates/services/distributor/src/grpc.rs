@@ -74,8 +74,8 @@ impl Distributor {
         };
         let payload = Payload::Otlp { signal, json: false };
         let received = Received { bytes: message, memory };
-        let report = self.take(&tenant, payload, encoding, received).await.map_err(refuse)?;
-        Ok(export_response(&report))
+        let taken = self.take(&tenant, payload, encoding, received).await.map_err(refuse)?;
+        Ok(export_response(&taken.report))
     }
 }
 

@@ -19,7 +19,7 @@ use triptych_model::push::PushReport;
 use triptych_model::{Result, Signal, TenantId};
 use triptych_runtime::Reservation;
 
-use crate::distributor::{Distributor, Shards};
+use crate::distributor::{Batch, Distributor, Shards};
 use crate::logs::LogsDoor;
 use crate::metrics::MetricsDoor;
 use crate::refusal::Refusal;
@@ -30,6 +30,7 @@ use crate::traces::TracesDoor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
     RemoteWrite,
+    RemoteWrite2,
     LokiProtobuf,
     LokiJson,
     Otlp { signal: Signal, json: bool },
@@ -39,10 +40,17 @@ impl Payload {
     /// Remote write and Loki's protobuf are snappy unless the header says otherwise.
     fn default_encoding(self) -> Encoding {
         match self {
-            Payload::RemoteWrite | Payload::LokiProtobuf => Encoding::Snappy,
+            Payload::RemoteWrite | Payload::RemoteWrite2 | Payload::LokiProtobuf => Encoding::Snappy,
             Payload::LokiJson | Payload::Otlp { .. } => Encoding::Identity,
         }
     }
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub report: PushReport,
+    pub exemplars: u64,
 }
 
 /// A request body that was read, and the memory it takes.
@@ -127,7 +135,7 @@ impl Distributor {
         payload: Payload,
         encoding: Encoding,
         received: Received,
-    ) -> Result<PushReport, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let Received { bytes, mut memory } = received;
         let plain = {
             let max = self.0.config.request_bytes_max;
@@ -152,20 +160,25 @@ impl Distributor {
         payload: Payload,
         plain: Bytes,
         mut memory: Reservation,
-    ) -> Result<PushReport, Refusal> {
+    ) -> Result<Taken, Refusal> {
+        // JSON becomes protobuf of about its own size before it is walked.
+        if let Payload::Otlp { json: true, .. } = payload {
+            memory.grow(plain.len()).map_err(|e| Refusal::busy(&e))?;
+        }
         let limits = self.limits(tenant);
         let now_ns = self.0.clock.now_ns();
         match payload {
-            Payload::RemoteWrite | Payload::Otlp { signal: Signal::Metrics, .. } => {
+            Payload::RemoteWrite | Payload::RemoteWrite2 | Payload::Otlp { signal: Signal::Metrics, .. } => {
                 let mut door = MetricsDoor::new(&self.0, &limits.metrics);
                 let decoded = match payload {
                     Payload::RemoteWrite => remote_write::decode(&plain, &mut door),
+                    Payload::RemoteWrite2 => remote_write::v2::decode(&plain, &mut door),
                     Payload::Otlp { json: true, .. } => otlp::metrics::decode_json(&plain, &mut door),
                     _ => otlp::metrics::decode(&plain, &mut door),
                 };
                 let shards = settle(decoded, door.shards)?;
                 drop(plain);
-                self.send(tenant, shards, &mut memory).await
+                self.send_taken(tenant, shards, &mut memory).await
             }
             Payload::LokiProtobuf | Payload::LokiJson | Payload::Otlp { signal: Signal::Logs, .. } => {
                 let mut door = LogsDoor::new(&self.0, &limits.logs);
@@ -177,7 +190,7 @@ impl Distributor {
                 };
                 let shards = settle(decoded, door.shards)?;
                 drop(plain);
-                self.send(tenant, shards, &mut memory).await
+                self.send_taken(tenant, shards, &mut memory).await
             }
             Payload::Otlp { signal: Signal::Traces, json } => {
                 let mut door = TracesDoor::new(&self.0, &limits.traces);
@@ -187,18 +200,23 @@ impl Distributor {
                 };
                 let shards = settle(decoded, door.shards)?;
                 drop(plain);
-                self.send(tenant, shards, &mut memory).await
+                self.send_taken(tenant, shards, &mut memory).await
             }
         }
     }
 
-    /// The common part of the HTTP handlers.
-    async fn receive(
+    async fn send_taken<B: Batch>(
         &self,
-        headers: &HeaderMap,
-        body: Body,
-        payload: Payload,
-    ) -> Result<PushReport, Refusal> {
+        tenant: &TenantId,
+        shards: Shards<B>,
+        memory: &mut Reservation,
+    ) -> Result<Taken, Refusal> {
+        let exemplars = shards.exemplars;
+        Ok(Taken { report: self.send(tenant, shards, memory).await?, exemplars })
+    }
+
+    /// The common part of the HTTP handlers.
+    async fn receive(&self, headers: &HeaderMap, body: Body, payload: Payload) -> Result<Taken, Refusal> {
         let tenant = self.tenant(headers)?;
         let encoding = match text(headers, &header::CONTENT_ENCODING)? {
             None | Some("") => payload.default_encoding(),
@@ -234,26 +252,43 @@ fn essence(content_type: Option<&str>) -> String {
     content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
+/// What a 2.0 sender must be told, or it takes the receiver for one that knows 1.0 only and the data for lost.
+fn written_headers(taken: Option<&Taken>) -> [(HeaderName, u64); 3] {
+    let count = |count: fn(&Taken) -> u64| taken.map_or(0, count);
+    [
+        (HeaderName::from_static("x-prometheus-remote-write-samples-written"), count(|t| t.report.accepted)),
+        (HeaderName::from_static("x-prometheus-remote-write-histograms-written"), 0),
+        (HeaderName::from_static("x-prometheus-remote-write-exemplars-written"), count(|t| t.exemplars)),
+    ]
+}
+
 async fn remote_write_handler(
     State(distributor): State<Distributor>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let result = async {
-        let content_type = text(&headers, &header::CONTENT_TYPE)?;
-        match remote_write::version(content_type) {
-            Some(Version::V1) => distributor.receive(&headers, body, Payload::RemoteWrite).await,
-            // A sender that may speak 1.0 falls back on 415.
-            Some(Version::V2) => Err(Refusal::unsupported_media(
-                "remote write 2.0 (io.prometheus.write.v2.Request) is not supported; send prometheus.WriteRequest",
-            )),
-            None => Err(Refusal::unsupported_media(format!(
+    let content_type = match text(&headers, &header::CONTENT_TYPE) {
+        Ok(content_type) => content_type,
+        Err(refusal) => return plain_answer("remote_write", Err(refusal)),
+    };
+    let payload = match remote_write::version(content_type) {
+        Some(Version::V1) => Payload::RemoteWrite,
+        Some(Version::V2) => Payload::RemoteWrite2,
+        None => {
+            let refusal = Refusal::unsupported_media(format!(
                 "content type {:?} is not supported; send application/x-protobuf",
                 content_type.unwrap_or("")
-            ))),
+            ));
+            return plain_answer("remote_write", Err(refusal));
         }
     };
-    plain_answer("remote_write", result.await)
+    let result = distributor.receive(&headers, body, payload).await;
+    let written = (payload == Payload::RemoteWrite2).then(|| written_headers(result.as_ref().ok()));
+    let mut response = plain_answer("remote_write", result);
+    for (name, count) in written.into_iter().flatten() {
+        response.headers_mut().insert(name, count.into());
+    }
+    response
 }
 
 async fn loki_handler(State(distributor): State<Distributor>, headers: HeaderMap, body: Body) -> Response {
@@ -273,8 +308,8 @@ async fn loki_handler(State(distributor): State<Distributor>, headers: HeaderMap
 }
 
 /// 204, or 400 with examples where some items were refused (the others are written).
-fn plain_answer(protocol: &'static str, result: Result<PushReport, Refusal>) -> Response {
-    let response = match result {
+fn plain_answer(protocol: &'static str, result: Result<Taken, Refusal>) -> Response {
+    let response = match result.map(|taken| taken.report) {
         Ok(report) if report.refused.is_empty() => StatusCode::NO_CONTENT.into_response(),
         Ok(report) => Refusal::invalid(examples(&report)).text(),
         Err(refusal) => refusal.text(),
@@ -314,11 +349,11 @@ async fn otlp_push(distributor: Distributor, signal: Signal, headers: HeaderMap,
         ))
         .text(),
         Some(json) => match distributor.receive(&headers, body, Payload::Otlp { signal, json }).await {
-            Ok(report) if json => {
+            Ok(Taken { report, .. }) if json => {
                 let body = export_response_json(signal, &report);
                 ([(header::CONTENT_TYPE, "application/json")], body).into_response()
             }
-            Ok(report) => {
+            Ok(Taken { report, .. }) => {
                 let body = export_response(&report);
                 ([(header::CONTENT_TYPE, "application/x-protobuf")], body).into_response()
             }

@@ -151,6 +151,7 @@ impl MetricsSink for MetricsDoor<'_> {
         let hash = hash_pairs(labels.iter().copied());
         let batch = self.shards.batch(hash, self.encoded.len() + self.exemplar_encoded.len() + 32)?;
         batch.exemplar(hash, &self.encoded, &self.exemplar_encoded, sample);
+        self.shards.exemplars += 1;
         Ok(())
     }
 

@@ -186,8 +186,11 @@ fn message(out: &mut Vec<u8>, number: u32, build: impl FnOnce(&mut Vec<u8>)) {
     wrap(out, start, number);
 }
 
+/// Labels, and samples with times relative to now in ms.
+type Series<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
 /// A remote write request; times relative to now in ms.
-fn write_request(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+fn write_request(series: &[Series<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (labels, samples) in series {
         message(&mut out, 1, |out| {

@@ -8,7 +8,7 @@
 //! | [`sink`] | what a receiver implements: series, streams, spans |
 //! | [`body`] | snappy, gzip, zstd, deflate with hard limits |
 //! | [`wire`] | protobuf over borrowed bytes |
-//! | [`remote_write`] | Prometheus remote write 1.0 |
+//! | [`remote_write`] | Prometheus remote write 1.0 and 2.0 |
 //! | [`loki_push`] | Loki's push, protobuf and JSON |
 //! | [`otlp`] | OTLP traces, logs and metrics, protobuf and JSON |
 //! | [`exposition`] | Prometheus text 0.0.4 and OpenMetrics 1.0 |
@@ -19,7 +19,7 @@
 //! **Errors** are [`triptych_model::Error`]s of kind `Invalid` and concern the whole request; single items that cannot be taken
 //! are handed to the sink's `refuse`, in the originals' words.
 //!
-//! Known holes: remote write 2.0 and native histograms are not decoded.
+//! Known holes: native histograms are counted as refused, in every protocol.
 
 pub mod body;
 pub mod exposition;

@@ -19,37 +19,40 @@ use triptych_model::{Error, Result};
 pub use json::decode_json;
 
 use crate::remote_write::{DUPLICATE_LABEL_NAMES, Show};
-use crate::sink::{LogsSink, sort_last_wins, sort_unique};
+use crate::sink::{LogsSink, PAIRS_MAX, check_pairs, sort_last_wins, sort_unique};
 use crate::wire::Fields;
 
-/// Decodes a plain protobuf `PushRequest`.
+/// Decodes a plain protobuf `PushRequest`. Streams are walked twice, for their labels and for their entries.
 pub fn decode_protobuf(body: &[u8], sink: &mut impl LogsSink) -> Result<()> {
-    let mut entries: Vec<&[u8]> = Vec::new();
     let mut metadata: Vec<(&str, &str)> = Vec::new();
     for field in Fields::new(body) {
         let (1, stream) = field? else { continue };
-        let mut text = "";
-        entries.clear();
-        for field in Fields::new(stream.bytes("PushRequest.streams")?) {
+        let stream = stream.bytes("PushRequest.streams")?;
+        let (mut text, mut entries) = ("", 0);
+        for field in Fields::new(stream) {
             match field? {
                 (1, labels) => text = labels.text("Stream.labels")?,
-                (2, entry) => entries.push(entry.bytes("Stream.entries")?),
+                (2, _) => entries += 1,
                 _ => {}
             }
         }
         let parsed = parse_labels(text)?;
         let mut labels: Vec<(&str, &str)> = parsed.iter().map(|(n, v)| (*n, v.as_ref())).collect();
-        if !begin_stream(&mut labels, entries.len() as u64, sink)? {
+        if !begin_stream(&mut labels, entries, sink)? {
             continue;
         }
-        for entry in &entries {
+        for field in Fields::new(stream) {
+            let (2, entry) = field? else { continue };
             metadata.clear();
             let (mut ts_ns, mut line) = (0, &b""[..]);
-            for field in Fields::new(entry) {
+            for field in Fields::new(entry.bytes("Stream.entries")?) {
                 match field? {
                     (1, ts) => ts_ns = timestamp_ns(ts.bytes("Entry.timestamp")?)?,
                     (2, v) => line = v.bytes("Entry.line")?,
-                    (3, pair) => metadata.push(decode_pair(pair.bytes("Entry.structuredMetadata")?)?),
+                    (3, pair) => {
+                        check_pairs(metadata.len(), "Entry.structuredMetadata")?;
+                        metadata.push(decode_pair(pair.bytes("Entry.structuredMetadata")?)?);
+                    }
                     _ => {}
                 }
             }
@@ -129,6 +132,9 @@ impl<'a> LabelsParser<'a> {
         while !self.took(b'}') {
             let name = self.name()?;
             self.want(b'=', "expected '='")?;
+            if out.len() == PAIRS_MAX {
+                return Err("too many labels");
+            }
             out.push((name, self.value()?));
             if !self.took(b',') {
                 self.want(b'}', "expected ',' or '}'")?;

@@ -1,4 +1,5 @@
-//! Prometheus remote write 1.0: `prometheus.WriteRequest` (prometheus `prompb/remote.proto`, `prompb/types.proto`).
+//! Prometheus remote write 1.0: `prometheus.WriteRequest` (prometheus `prompb/remote.proto`, `prompb/types.proto`); 2.0 is in
+//! [`v2`].
 //!
 //! ```text
 //! WriteRequest   { 1 timeseries*, 3 metadata* }
@@ -10,10 +11,12 @@
 //! Labels need not be sorted. A label name that occurs twice makes the series refused, as in Prometheus. Labels with an empty
 //! value are left out. Native histograms are counted as refused.
 
+pub mod v2;
+
 use triptych_model::Result;
 use triptych_model::metrics::{MetricKind, Sample};
 
-use crate::sink::{MetricsSink, sort_last_wins, sort_unique};
+use crate::sink::{MetricsSink, check_pairs, sort_last_wins, sort_unique};
 use crate::wire::Fields;
 
 /// Reason of samples that are native histograms.
@@ -57,26 +60,41 @@ pub fn decode(body: &[u8], sink: &mut impl MetricsSink) -> Result<()> {
     Ok(())
 }
 
+/// Samples of one series that are collected before they are handed on: bounds the scratch memory of a series with millions.
+const SAMPLES_AT_ONCE: usize = 4096;
+
 /// Memory that all series of a request share.
 #[derive(Default)]
 struct Scratch<'a> {
     labels: Vec<(&'a str, &'a str)>,
     samples: Vec<Sample>,
-    exemplars: Vec<&'a [u8]>,
     exemplar_labels: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Scratch<'a> {
+    /// One walk collects labels and samples. Labels may stand anywhere, so that what is rare (exemplars) or too much to collect
+    /// (more than [`SAMPLES_AT_ONCE`]) waits for a second walk.
     fn series(&mut self, series: &'a [u8], sink: &mut impl MetricsSink) -> Result<()> {
         self.labels.clear();
         self.samples.clear();
-        self.exemplars.clear();
-        let mut histograms = 0;
+        let (mut samples, mut histograms, mut exemplars) = (0usize, 0u64, false);
         for field in Fields::new(series) {
             match field? {
-                (1, label) => self.labels.push(decode_label(label.bytes("TimeSeries.labels")?)?),
-                (2, sample) => self.samples.push(decode_sample(sample.bytes("TimeSeries.samples")?)?),
-                (3, exemplar) => self.exemplars.push(exemplar.bytes("TimeSeries.exemplars")?),
+                (1, label) => {
+                    check_pairs(self.labels.len(), "TimeSeries.labels")?;
+                    self.labels.push(decode_label(label.bytes("TimeSeries.labels")?)?);
+                }
+                (2, sample) => {
+                    let sample = sample.bytes("TimeSeries.samples")?;
+                    samples += 1;
+                    if samples <= SAMPLES_AT_ONCE {
+                        self.samples.push(decode_sample(sample)?);
+                    }
+                }
+                (3, exemplar) => {
+                    exemplar.bytes("TimeSeries.exemplars")?;
+                    exemplars = true;
+                }
                 (4, histogram) => {
                     histogram.bytes("TimeSeries.histograms")?;
                     histograms += 1;
@@ -84,41 +102,76 @@ impl<'a> Scratch<'a> {
                 _ => {}
             }
         }
-        if let Some(name) = sort_unique(&mut self.labels) {
-            let items = (self.samples.len() + histograms).max(1) as u64;
-            sink.refuse(
-                DUPLICATE_LABEL_NAMES,
-                items,
-                format_args!("label name {name:?} is not unique in series {}", Show(&self.labels)),
-            );
+        if !accept_labels(&mut self.labels, samples as u64, histograms, sink) {
             return Ok(());
         }
-        if histograms > 0 {
-            sink.refuse(
-                NATIVE_HISTOGRAMS_UNSUPPORTED,
-                histograms as u64,
-                format_args!("native histograms are not supported: series {}", Show(&self.labels)),
-            );
+        if samples > SAMPLES_AT_ONCE {
+            self.samples.clear();
+            for field in Fields::new(series) {
+                if let (2, sample) = field? {
+                    self.samples.push(decode_sample(sample.bytes("TimeSeries.samples")?)?);
+                    if self.samples.len() == SAMPLES_AT_ONCE {
+                        sink.series(&self.labels, &self.samples)?;
+                        self.samples.clear();
+                    }
+                }
+            }
         }
         if !self.samples.is_empty() {
             sink.series(&self.labels, &self.samples)?;
         }
-        for exemplar in &self.exemplars {
-            let mut sample = Sample { t_ms: 0, value: 0.0 };
-            self.exemplar_labels.clear();
-            for field in Fields::new(exemplar) {
-                match field? {
-                    (1, label) => self.exemplar_labels.push(decode_label(label.bytes("Exemplar.labels")?)?),
-                    (2, value) => sample.value = value.double("Exemplar.value")?,
-                    (3, t) => sample.t_ms = t.varint("Exemplar.timestamp")? as i64,
-                    _ => {}
+        if exemplars {
+            for field in Fields::new(series) {
+                if let (3, exemplar) = field? {
+                    self.exemplar(exemplar.bytes("TimeSeries.exemplars")?, sink)?;
                 }
             }
-            sort_last_wins(&mut self.exemplar_labels);
-            sink.exemplar(&self.labels, &self.exemplar_labels, sample)?;
         }
         Ok(())
     }
+
+    fn exemplar(&mut self, exemplar: &'a [u8], sink: &mut impl MetricsSink) -> Result<()> {
+        let mut sample = Sample { t_ms: 0, value: 0.0 };
+        self.exemplar_labels.clear();
+        for field in Fields::new(exemplar) {
+            match field? {
+                (1, label) => {
+                    check_pairs(self.exemplar_labels.len(), "Exemplar.labels")?;
+                    self.exemplar_labels.push(decode_label(label.bytes("Exemplar.labels")?)?);
+                }
+                (2, value) => sample.value = value.double("Exemplar.value")?,
+                (3, t) => sample.t_ms = t.varint("Exemplar.timestamp")? as i64,
+                _ => {}
+            }
+        }
+        sort_last_wins(&mut self.exemplar_labels);
+        sink.exemplar(&self.labels, &self.exemplar_labels, sample)
+    }
+}
+
+/// Sorts; refuses a set with a name twice, counts native histograms. `false`: nothing of the series can be taken.
+fn accept_labels<'a>(
+    labels: &mut Vec<(&'a str, &'a str)>,
+    samples: u64,
+    histograms: u64,
+    sink: &mut impl MetricsSink,
+) -> bool {
+    if let Some(name) = sort_unique(labels) {
+        sink.refuse(
+            DUPLICATE_LABEL_NAMES,
+            (samples + histograms).max(1),
+            format_args!("label name {name:?} is not unique in series {}", Show(labels)),
+        );
+        return false;
+    }
+    if histograms > 0 {
+        sink.refuse(
+            NATIVE_HISTOGRAMS_UNSUPPORTED,
+            histograms,
+            format_args!("native histograms are not supported: series {}", Show(labels)),
+        );
+    }
+    true
 }
 
 #[inline]

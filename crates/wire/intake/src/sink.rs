@@ -56,6 +56,21 @@ pub trait TracesSink {
     fn refuse(&mut self, reason: &'static str, items: u64, why: fmt::Arguments<'_>);
 }
 
+/// Most pairs in one label set or in the metadata of one line, before any limit of a tenant: an empty pair takes two bytes on
+/// the wire and 32 in memory.
+pub const PAIRS_MAX: usize = 4096;
+
+/// Fails when a set holds [`PAIRS_MAX`] pairs already.
+#[inline]
+pub(crate) fn check_pairs(held: usize, what: &str) -> Result<()> {
+    if held >= PAIRS_MAX {
+        return Err(triptych_model::Error::invalid(format!(
+            "{what}: more than {PAIRS_MAX} pairs in one set"
+        )));
+    }
+    Ok(())
+}
+
 /// Sorts pairs by name, drops empty values; returns the name that occurs twice, if any.
 pub(crate) fn sort_unique<'a>(pairs: &mut Vec<(&'a str, &'a str)>) -> Option<&'a str> {
     if !pairs.is_sorted_by(|a, b| a.0 < b.0) {

@@ -33,6 +33,10 @@ fn logs_and_traces_round_trip() {
     logs.stream(9, &[], entries.into_iter());
     let record = LogsReader::new(logs.plain()).unwrap().next().unwrap().unwrap();
     assert_eq!(record.entries().collect::<Vec<_>>(), entries);
+    let mut one_by_one = LogsBuilder::default();
+    let stream = one_by_one.begin(9, &[]);
+    entries.into_iter().for_each(|entry| one_by_one.entry(stream, entry));
+    assert_eq!((one_by_one.plain(), one_by_one.items()), (logs.plain(), 2));
 
     let mut traces = TracesBuilder::default();
     traces.trace(&[3; 16], 1, 2, 4, b"otlp");

@@ -11,7 +11,7 @@ use super::*;
 #[tokio::test]
 async fn remote_write() {
     let s = setup();
-    let series: [(&[(&str, &str)], &[(i64, f64)]); 2] = [
+    let series: [Series<'_>; 2] = [
         (&[("job", "a"), ("__name__", "up")], &[(0, 1.0), (-15_000, 0.0)]),
         (&[("__name__", "down")], &[(0, 1.5)]),
     ];
@@ -33,6 +33,35 @@ async fn remote_write() {
     let answer = s.post("/api/v1/write", &[], snappy(&[])).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "an empty request is fine");
     assert!(s.lines().is_empty());
+}
+
+#[tokio::test]
+async fn remote_write_2() {
+    let s = setup();
+    let mut body = Vec::new();
+    for symbol in ["", "__name__", "up", "job", "a"] {
+        put_bytes(&mut body, 4, symbol.as_bytes());
+    }
+    for refs in [[1, 2, 3, 4], [3, 4, 3, 4]] {
+        message(&mut body, 5, |out| {
+            put_bytes(out, 1, &refs);
+            for t in [0, 1] {
+                message(out, 2, |out| {
+                    put_fixed64(out, 1, 1.0f64.to_bits());
+                    put_varint(out, 2, (NOW_MS + t) as u64);
+                });
+            }
+            message(out, 4, |out| put_bytes(out, 1, &[3, 4]));
+        });
+    }
+    let v2 = ("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request");
+    let answer = s.post("/api/v1/write", &[v2, ("content-encoding", "snappy")], snappy(&body)).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "one of two series is refused");
+    assert!(answer.text().contains("duplicate_label_names"), "{}", answer.text());
+    for (kind, count) in [("samples", "2"), ("histograms", "0"), ("exemplars", "1")] {
+        assert_eq!(answer.headers[format!("x-prometheus-remote-write-{kind}-written")], count);
+    }
+    assert_eq!(s.lines()[0], r#"anonymous {__name__="up", job="a"} 1@0 1@1"#);
 }
 
 #[tokio::test]

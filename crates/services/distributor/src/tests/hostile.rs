@@ -10,7 +10,7 @@ const WRITE: &str = "/api/v1/write";
 const LOKI: &str = "/loki/api/v1/push";
 
 async fn check(path: &str, headers: &[(&str, &str)], body: Vec<u8>, status: u16, text: &str) {
-    let s = setup();
+    let s = setup_with(Config { request_bytes_max: 4 << 20, ..Config::default() }, Limits::default());
     let answer = s.post(path, headers, body).await;
     let got = answer.text();
     assert!(
@@ -38,8 +38,10 @@ async fn methods_and_paths() {
 #[tokio::test]
 async fn media_types_and_encodings() {
     check(WRITE, &[JSON], b"{}".to_vec(), 415, "application/json").await;
+    let other = ("content-type", "application/x-protobuf;proto=io.prometheus.write.v3.Request");
+    check(WRITE, &[other], vec![], 415, "write.v3.Request").await;
     let v2 = ("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request");
-    check(WRITE, &[v2], vec![], 415, "remote write 2.0").await;
+    check(WRITE, &[v2], snappy(b"\x2a\x04\x0a\x02\x01\x02"), 400, "symbol reference 1 is out of range").await;
     check(LOKI, &[("content-type", "text/plain")], vec![], 415, "text/plain").await;
     check("/v1/traces", &[], vec![], 415, "send application/x-protobuf or application/json").await;
     for path in [WRITE, LOKI] {
@@ -51,21 +53,21 @@ async fn media_types_and_encodings() {
 #[tokio::test]
 async fn bombs() {
     // 4 GiB claimed by a header of five bytes.
-    check(WRITE, &[], b"\xff\xff\xff\xff\x0f\0".to_vec(), 413, "4294967295 bytes, the limit is 104857600")
+    check(WRITE, &[], b"\xff\xff\xff\xff\x0f\0".to_vec(), 413, "4294967295 bytes, the limit is 4194304")
         .await;
-    check(LOKI, &[], b"\xff\xff\xff\xff\x0f\0".to_vec(), 413, "the limit is 104857600").await;
-    check(WRITE, &[], b"\x80\x80\x80\x20\0a".to_vec(), 400, "cannot hold them").await;
-    let zeros = vec![0; 101 << 20];
+    check(LOKI, &[], b"\xff\xff\xff\xff\x0f\0".to_vec(), 413, "the limit is 4194304").await;
+    check(WRITE, &[], b"\x80\x80\x80\x01\0a".to_vec(), 400, "cannot hold them").await;
+    let zeros = vec![0; 5 << 20];
     let bomb = gzip(&zeros);
-    assert!(bomb.len() < 200_000);
+    assert!(bomb.len() < 10_000);
     let encoding = ("content-encoding", "gzip");
     for (path, media) in
         [(LOKI, JSON), ("/v1/traces", PROTOBUF), ("/v1/logs", JSON), ("/v1/metrics", PROTOBUF)]
     {
-        check(path, &[media, encoding], bomb.clone(), 413, "larger than the limit of 104857600 bytes").await;
+        check(path, &[media, encoding], bomb.clone(), 413, "larger than the limit of 4194304 bytes").await;
     }
     let bomb = zstd::encode_all(&zeros[..], 1).unwrap();
-    check("/v1/traces", &[PROTOBUF, ("content-encoding", "zstd")], bomb, 413, "104857600").await;
+    check("/v1/traces", &[PROTOBUF, ("content-encoding", "zstd")], bomb, 413, "4194304").await;
 }
 
 #[tokio::test]

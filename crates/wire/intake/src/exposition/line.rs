@@ -11,7 +11,7 @@ use triptych_model::labels::METRIC_NAME;
 use triptych_model::metrics::MetricKind;
 
 use super::{ExposedExemplar, ExposedSample, ExpositionSink, Format, LineError};
-use crate::sink::{recycle, sort_unique};
+use crate::sink::{PAIRS_MAX, recycle, sort_unique};
 
 type Result<T> = std::result::Result<T, LineError>;
 
@@ -285,6 +285,9 @@ impl<'l> Cursor<'l> {
             self.spaces();
             if self.took('}') {
                 return Ok(());
+            }
+            if out.len() >= PAIRS_MAX {
+                return fail("too many labels", "");
             }
             let quoted = self.rest.starts_with('"');
             let name = if quoted { self.quoted(unescaped)? } else { Piece::Line(self.name(false)) };

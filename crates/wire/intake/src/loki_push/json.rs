@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use triptych_model::{Error, Result};
 
 use super::begin_stream;
-use crate::sink::{LogsSink, recycle, sort_last_wins};
+use crate::sink::{LogsSink, check_pairs, recycle, sort_last_wins};
 
 /// Decodes the JSON form of a push.
 pub fn decode_json(body: &[u8], sink: &mut impl LogsSink) -> Result<()> {
@@ -62,6 +62,7 @@ impl<'de> de::Deserialize<'de> for TextPairs<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TextPairs<'de>, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some((Text(name), Text(value))) = map.next_entry()? {
+                    check_pairs(pairs.len(), "labels").map_err(de::Error::custom)?;
                     pairs.push((name, value));
                 }
                 Ok(TextPairs(pairs))

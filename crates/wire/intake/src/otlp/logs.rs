@@ -13,7 +13,7 @@ use triptych_model::{Error, Result};
 
 use super::value::{AnyValue, each_pair, read_pair};
 use super::{DEPTH_MAX, names, schema};
-use crate::sink::{LogsSink, recycle, sort_last_wins};
+use crate::sink::{LogsSink, check_pairs, recycle, sort_last_wins};
 use crate::wire::Fields;
 
 /// Resource attributes that become stream labels: Loki's default list.
@@ -136,6 +136,7 @@ impl<'a> Pieces<'a> {
         if key.is_empty() {
             return Ok(());
         }
+        check_pairs(self.pairs.len(), "attributes")?;
         match value {
             AnyValue::Map(map) => {
                 let name = self.label_name(key)?;
@@ -160,6 +161,7 @@ impl<'a> Pieces<'a> {
             return Err(Error::invalid(format!("attributes: nested deeper than {DEPTH_MAX}")));
         }
         each_pair(map, 1, |key, value| {
+            check_pairs(self.pairs.len(), "attributes")?;
             let start = self.text.len();
             if start > TEXT_BYTES_MAX {
                 return Err(Error::invalid(format!("attributes unfold to more than {TEXT_BYTES_MAX} bytes")));
@@ -215,6 +217,7 @@ impl<'a> Decoder<'a> {
                 if index_label { &mut index } else { &mut self.resource }.attribute(key, value)
             })?;
             for field in Fields::new(resource) {
+                check_pairs(self.resource.pairs.len(), "Resource")?;
                 if let (2, v) = field? {
                     let dropped = v.varint("Resource.dropped_attributes_count")?;
                     if dropped != 0 {
@@ -250,6 +253,7 @@ impl<'a> Decoder<'a> {
         for field in Fields::new(scope_logs) {
             let (1, scope) = field? else { continue };
             for field in Fields::new(scope.bytes("ScopeLogs.scope")?) {
+                check_pairs(self.scope.pairs.len(), "InstrumentationScope")?;
                 match field? {
                     (1, v) => {
                         let name = v.text("InstrumentationScope.name")?;
@@ -294,6 +298,7 @@ impl<'a> Decoder<'a> {
         let (mut time_ns, mut observed_ns) = (0, 0);
         let mut body = AnyValue::Empty;
         for field in Fields::new(record) {
+            check_pairs(out.pairs.len(), "LogRecord")?;
             match field? {
                 (1, v) => time_ns = v.fixed64("LogRecord.time_unix_nano")?,
                 (2, v) => {

@@ -204,6 +204,23 @@ fn metric<'a>(
     Ok(())
 }
 
+/// Most attributes, and most exemplars, on one data point or resource: they are kept as slices, sorted and joined.
+const ATTRIBUTES_MAX: usize = 1024;
+
+fn too_many() -> Error {
+    Error::invalid(format!(
+        "more than {ATTRIBUTES_MAX} attributes or exemplars on one data point or resource"
+    ))
+}
+
+fn push_slice<'a>(list: &mut Vec<&'a [u8]>, item: &'a [u8]) -> Result<()> {
+    if list.len() == ATTRIBUTES_MAX {
+        return Err(too_many());
+    }
+    list.push(item);
+    Ok(())
+}
+
 /// Cut to milliseconds.
 fn ms(ns: u64) -> i64 {
     (ns / 1_000_000) as i64
@@ -228,9 +245,9 @@ fn number_point<'a>(
         match field? {
             (3, v) => t_ms = ms(v.fixed64("NumberDataPoint.time_unix_nano")?),
             (4, v) => value = Some(v.double("NumberDataPoint.as_double")?),
-            (5, v) => scratch.exemplars.push(v.bytes("NumberDataPoint.exemplars")?),
+            (5, v) => push_slice(&mut scratch.exemplars, v.bytes("NumberDataPoint.exemplars")?)?,
             (6, v) => value = Some(v.fixed64("NumberDataPoint.as_int")? as i64 as f64),
-            (7, v) => scratch.attributes.push(v.bytes("NumberDataPoint.attributes")?),
+            (7, v) => push_slice(&mut scratch.attributes, v.bytes("NumberDataPoint.attributes")?)?,
             (8, v) => flags = v.varint("NumberDataPoint.flags")?,
             _ => {}
         }
@@ -279,8 +296,8 @@ fn histogram_point<'a>(
             (7, v) => {
                 each_fixed64(v, "HistogramDataPoint.explicit_bounds", |b| bounds.push(f64::from_bits(b)))?
             }
-            (8, v) => exemplars.push(v.bytes("HistogramDataPoint.exemplars")?),
-            (9, v) => attributes.push(v.bytes("HistogramDataPoint.attributes")?),
+            (8, v) => push_slice(exemplars, v.bytes("HistogramDataPoint.exemplars")?)?,
+            (9, v) => push_slice(attributes, v.bytes("HistogramDataPoint.attributes")?)?,
             (10, v) => flags = v.varint("HistogramDataPoint.flags")?,
             _ => {}
         }
@@ -349,9 +366,14 @@ fn summary_point<'a>(
                         _ => {}
                     }
                 }
+                if quantiles.len() == ATTRIBUTES_MAX {
+                    return Err(Error::invalid(format!(
+                        "more than {ATTRIBUTES_MAX} quantiles on one data point"
+                    )));
+                }
                 quantiles.push((quantile, value));
             }
-            (7, v) => attributes.push(v.bytes("SummaryDataPoint.attributes")?),
+            (7, v) => push_slice(attributes, v.bytes("SummaryDataPoint.attributes")?)?,
             (8, v) => flags = v.varint("SummaryDataPoint.flags")?,
             _ => {}
         }
@@ -397,7 +419,7 @@ impl Exemplar {
         let mut ids: Vec<(String, String)> = Vec::new();
         let mut attributes: Vec<(String, String)> = Vec::new();
         let mut id = |name: &str, bytes: &[u8]| {
-            if bytes.len() <= 16 && bytes.iter().any(|b| *b != 0) {
+            if ids.len() < 2 && bytes.len() <= 16 && bytes.iter().any(|b| *b != 0) {
                 ids.push((name.to_owned(), hex::encode(bytes)));
             }
         };
@@ -412,7 +434,10 @@ impl Exemplar {
                     let (key, value) = read_pair(v.bytes("Exemplar.filtered_attributes")?)?;
                     let mut text = String::new();
                     value.append_text(&mut text)?;
-                    attributes.push((key.to_owned(), text));
+                    // Each has a rune at least: more would be left out anyway.
+                    if attributes.len() <= EXEMPLAR_RUNES_MAX && !key.is_empty() {
+                        attributes.push((key.to_owned(), text));
+                    }
                 }
                 _ => {}
             }

@@ -98,13 +98,16 @@ impl<'a> Request<'a> {
                     _ => {}
                 }
             }
-            self.resources.push(header);
+            // Empty ones leave nothing behind: they take two bytes on the wire.
+            if self.scopes.last().is_some_and(|(_, of)| *of == resource) {
+                self.resources.push(header);
+            }
         }
         Ok(())
     }
 
     fn read_scope(&mut self, resource: u32, scope_spans: &'a [u8], sink: &mut impl TracesSink) -> Result<()> {
-        let scope = self.scopes.len() as u32;
+        let (scope, before) = (self.scopes.len() as u32, self.spans.len());
         let mut header = Header::default();
         for field in Fields::new(scope_spans) {
             match field? {
@@ -118,7 +121,9 @@ impl<'a> Request<'a> {
                 _ => {}
             }
         }
-        self.scopes.push((header, resource));
+        if self.spans.len() > before {
+            self.scopes.push((header, resource));
+        }
         Ok(())
     }
 

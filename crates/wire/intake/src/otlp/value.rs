@@ -8,6 +8,9 @@ use triptych_model::{Error, Result};
 use super::DEPTH_MAX;
 use crate::wire::Fields;
 
+/// Most entries of one map that is written as JSON: they are sorted in memory.
+const MAP_ENTRIES_MAX: usize = 1 << 16;
+
 /// An attribute's value. Lists and maps stay encoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AnyValue<'a> {
@@ -92,6 +95,11 @@ impl<'a> AnyValue<'a> {
             AnyValue::Map(map) => {
                 let mut pairs = Vec::new();
                 each_pair(map, 1, |key, value| {
+                    if pairs.len() == MAP_ENTRIES_MAX {
+                        return Err(Error::invalid(format!(
+                            "AnyValue: more than {MAP_ENTRIES_MAX} entries in a map"
+                        )));
+                    }
                     pairs.push((key, value));
                     Ok(())
                 })?;

@@ -113,6 +113,22 @@ fn hostile_bodies() {
 }
 
 #[test]
+fn what_takes_two_bytes_is_bounded() {
+    let mut empty_labels = Vec::new();
+    message(&mut empty_labels, 1, |out| (0..5000).for_each(|_| put_bytes(out, 1, b"")));
+    refuse(&empty_labels, "more than 4096 pairs");
+    let mut many = Vec::new();
+    message(&mut many, 1, |out| {
+        (0..10_000).for_each(|t| sample(out, 2, t, 1.0));
+        labels(out, &[("__name__", "up")]);
+    });
+    let mut sink = Recorder::default();
+    decode(&many, &mut sink).unwrap();
+    let counts: Vec<usize> = sink.lines.iter().map(|l| l.matches('@').count()).collect();
+    assert_eq!(counts, [4096, 4096, 10_000 - 8192]);
+}
+
+#[test]
 fn content_types() {
     for (header, want) in [
         (None, Some(Version::V1)),

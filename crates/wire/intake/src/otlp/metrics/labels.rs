@@ -25,6 +25,7 @@ impl<'a> Target<'a> {
                     "service.name" => service = Some(text(value)?),
                     "service.namespace" => namespace = Some(text(value)?),
                     "service.instance.id" => instance = Some(text(value)?),
+                    _ if others.len() == ATTRIBUTES_MAX => return Err(too_many()),
                     _ => others.push((key, value)),
                 }
                 Ok(())
@@ -60,9 +61,6 @@ impl<'a> Target<'a> {
                 Some(_) => {}
                 None => out.push((name, text)),
             }
-            if out.len() > ATTRIBUTES_MAX {
-                return Err(too_many());
-            }
         }
         for (name, value) in [("job", &self.job), ("instance", &self.instance)] {
             if let Some(value) = value {
@@ -71,13 +69,6 @@ impl<'a> Target<'a> {
         }
         Ok(Some(out))
     }
-}
-
-/// Most attributes on one data point or resource; joining equal names compares each with each.
-const ATTRIBUTES_MAX: usize = 1024;
-
-fn too_many() -> Error {
-    Error::invalid(format!("more than {ATTRIBUTES_MAX} attributes on one data point or resource"))
 }
 
 #[derive(Clone, Copy)]
@@ -111,9 +102,6 @@ impl<'a> Labels<'a> {
 
     /// Reads the point's attributes (each a `KeyValue`).
     pub fn read(&mut self, attributes: &[&'a [u8]], target: &Target<'a>) -> Result<()> {
-        if attributes.len() > ATTRIBUTES_MAX {
-            return Err(too_many());
-        }
         self.text.clear();
         self.items.clear();
         self.job.clone_from(&target.job);

@@ -133,8 +133,10 @@ impl Compactor {
         for tenant in D::tenants(bucket).await.map_err(|e| e.context(format!("{}: tenants", D::SIGNAL)))? {
             let began = Instant::now();
             let outcome = D::round(bucket, &tenant, &limits.of(&tenant), &self.config, clock.now_ns()).await;
-            let labels =
-                [("signal", D::SIGNAL.as_str()), ("outcome", if outcome.is_ok() { "success" } else { "error" })];
+            let labels = [
+                ("signal", D::SIGNAL.as_str()),
+                ("outcome", if outcome.is_ok() { "success" } else { "error" }),
+            ];
             ::metrics::counter!("triptych_compactor_rounds_total", &labels).increment(1);
             ::metrics::histogram!("triptych_compactor_round_seconds", "signal" => D::SIGNAL.as_str())
                 .record(began.elapsed().as_secs_f64());

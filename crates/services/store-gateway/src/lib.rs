@@ -126,7 +126,8 @@ impl StoreGateway {
 async fn look<D: BucketDoor>(door: &D, ready: &[AtomicBool; 3]) -> Result<()> {
     let began = Instant::now();
     let outcome = door.sync().await;
-    let labels = [("signal", D::SIGNAL.as_str()), ("outcome", if outcome.is_ok() { "success" } else { "error" })];
+    let labels =
+        [("signal", D::SIGNAL.as_str()), ("outcome", if outcome.is_ok() { "success" } else { "error" })];
     ::metrics::counter!("triptych_store_gateway_syncs_total", &labels).increment(1);
     ::metrics::histogram!("triptych_store_gateway_sync_seconds", "signal" => D::SIGNAL.as_str())
         .record(began.elapsed().as_secs_f64());

@@ -19,7 +19,9 @@ pub struct Door(BucketStore);
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket) -> Self {
-        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
+        let half = config.cache_bytes_max / 2;
+        let config =
+            BucketStoreConfig { index_cache_bytes: half, chunk_cache_bytes: half, ..Default::default() };
         Self(BucketStore::new(bucket, config))
     }
 }
@@ -43,7 +45,12 @@ impl LogsStore for Door {
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
         self.0.label_names(ctx, select).await
     }
-    async fn label_values(&self, ctx: &QueryContext, name: &str, select: &StreamsSelect) -> Result<Vec<String>> {
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &StreamsSelect,
+    ) -> Result<Vec<String>> {
         self.0.label_values(ctx, name, select).await
     }
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
@@ -52,7 +59,12 @@ impl LogsStore for Door {
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
         self.0.stats(ctx, select).await
     }
-    async fn volume(&self, ctx: &QueryContext, select: &StreamsSelect, labels: &[String]) -> Result<Vec<Volume>> {
+    async fn volume(
+        &self,
+        ctx: &QueryContext,
+        select: &StreamsSelect,
+        labels: &[String],
+    ) -> Result<Vec<Volume>> {
         self.0.volume(ctx, select, labels).await
     }
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {

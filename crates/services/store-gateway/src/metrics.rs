@@ -18,7 +18,8 @@ pub struct Door(BucketStore);
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket) -> Self {
-        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
+        let half = config.cache_bytes_max / 2;
+        let config = BucketStoreConfig { header_cache_bytes_max: half, page_cache_bytes_max: half };
         Self(BucketStore::new(bucket, config))
     }
 }
@@ -39,7 +40,12 @@ impl MetricsStore for Door {
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
         self.0.label_names(ctx, select).await
     }
-    async fn label_values(&self, ctx: &QueryContext, name: &str, select: &LabelsSelect) -> Result<Vec<String>> {
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &LabelsSelect,
+    ) -> Result<Vec<String>> {
         self.0.label_values(ctx, name, select).await
     }
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
 use triptych_model::traces::{
-    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    Value,
 };
 use triptych_model::{Result, Signal};
 use triptych_rpc::TracesStore;
@@ -18,8 +19,9 @@ pub struct Door(BucketStore);
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket) -> Self {
-        let config = BucketStoreConfig { cache_bytes_max: config.cache_bytes_max, ..Default::default() };
-        Self(BucketStore::new(bucket, config))
+        let mut own = BucketStoreConfig::default();
+        own.cache.bytes_max = config.cache_bytes_max;
+        Self(BucketStore::new(bucket, own))
     }
 }
 
@@ -33,7 +35,13 @@ impl BucketDoor for Door {
 
 #[async_trait]
 impl TracesStore for Door {
-    async fn find(&self, ctx: &QueryContext, trace_id: &TraceId, start_ns: i64, end_ns: i64) -> Result<TraceParts> {
+    async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts> {
         self.0.find(ctx, trace_id, start_ns, end_ns).await
     }
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {

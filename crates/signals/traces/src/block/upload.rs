@@ -67,7 +67,7 @@ impl BlockUpload {
         parts.put_part(PutPayload::from(std::mem::take(&mut self.pending))).await.map_err(store_error)
     }
 
-    async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+    async fn put(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
         self.bucket.put(&self.dir.clone().join(name), bytes.into()).await.map_err(store_error)?;
         Ok(())
     }

@@ -309,6 +309,24 @@ mod properties {
             }
         }
 
+        /// Extracting only what is read finds the same as extracting everything.
+        #[test]
+        fn needs_change_nothing(value in json_object()) {
+            let names = ["f", "g_a", "h", "h_b_c", "i", "app_extracted", "user"];
+            let text = value.to_string();
+            let all = LogLeaf::compile("{app=\"web\"} | json").unwrap();
+            let mut all = all.pipeline().for_stream(&base());
+            let metadata = [("user", "7"), ("h", "metadata")];
+            let got = all.process(0, &text, metadata).unwrap();
+            let mut want = got.metadata.to_builder();
+            got.parsed.iter().for_each(|(n, v)| { want.set(n, v); });
+            let want = want.build().filter(|n| names.contains(&n));
+            let expr = format!("sum by ({}) (count_over_time({{app=\"web\"}} | json [1m]))", names.join(","));
+            let leaf = SampleLeaf::compile(&expr).unwrap();
+            let (_, labels) = leaf.for_stream(&base()).process(0, &text, metadata).unwrap();
+            prop_assert_eq!(labels, want, "{}", text);
+        }
+
         /// What a prefilter rules out, the line filters refuse.
         #[test]
         fn prefilters_are_sound(lines in proptest::collection::vec("[abAB k]{0,8}", 1..6), pattern in "(\\(\\?i\\))?[abAB]{1,3}(\\||\\.\\*|[ab]\\+)?[abAB]{0,2}") {

@@ -685,6 +685,3 @@ fn attribute_into(c: &mut [Column], attribute: &KeyValue<'_>, rep: u8, def: u8, 
     }
     bytes
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,235 @@
+use futures::TryStreamExt;
+use triptych_blob::object_store::ObjectStore;
+use triptych_traceql::source::FetchSpans;
 
+use super::*;
+use crate::head::Head;
+use crate::otlp;
+use crate::suite::{ctx, fetch, options, store};
+use crate::testing::{BASE_NS, canonical, head, rich};
+
+const SECOND: i64 = 1_000_000_000;
+
+fn config() -> CompactConfig {
+    CompactConfig { options: options(), ..CompactConfig::default() }
+}
+
+async fn flush(bucket: &Bucket, head: Head) {
+    head.flush(bucket, &TenantId::single(), &options()).await.unwrap();
+}
+
+async fn names(bucket: &Bucket, name: &str) -> Vec<Path> {
+    let all: Vec<_> = bucket.list(None).try_collect().await.unwrap();
+    all.into_iter().map(|o| o.location).filter(|p| p.filename() == Some(name)).collect()
+}
+
+async fn compact(bucket: &Bucket, config: &CompactConfig, now_ns: i64) -> CompactReport {
+    let report = compact_tenant(bucket, &TenantId::single(), config, now_ns).await.unwrap();
+    assert_eq!(report.failed, Vec::<String>::new());
+    report
+}
+
+#[tokio::test]
+async fn blocks_of_a_window_become_one_and_nothing_is_lost() {
+    let bucket = triptych_blob::memory();
+    let traces: Vec<_> = (0..200).map(rich).collect();
+    // Three replicas' worth of overlap, and traces whose spans are spread over blocks.
+    flush(&bucket, head(&traces[..120])).await;
+    flush(&bucket, head(&traces[60..])).await;
+    for half in 0..2 {
+        let parts: Vec<_> = traces
+            .iter()
+            .map(|t| {
+                let mut part = t.clone();
+                part.resource_spans.retain(|_| t.trace_id[14] % 2 == half);
+                part
+            })
+            .filter(|t| t.span_count() > 0)
+            .collect();
+        flush(&bucket, head(&parts)).await;
+    }
+    let question = FetchSpans { nested_sets: true, summary: true, ..FetchSpans::default() };
+    let before = fetch(&store(&bucket).await, &question).await;
+    let now = BASE_NS as i64 + 10 * 3600 * SECOND;
+    let report = compact(&bucket, &config(), now).await;
+    assert_eq!((report.merged_blocks, report.written_blocks), (4, 1));
+    let after_store = store(&bucket).await;
+    assert_eq!(after_store.blocks(&TenantId::single()).len(), 1);
+    let after = fetch(&after_store, &question).await;
+    let count = |found: &[triptych_traceql::TraceSpans]| found.iter().map(|t| t.spans.len()).sum::<usize>();
+    assert_eq!((after.len(), count(&after)), (200, traces.iter().map(otlp::Trace::span_count).sum()));
+    assert_eq!((before.len(), count(&before)), (after.len(), count(&after)));
+    for trace in traces.iter().step_by(11) {
+        let parts = after_store.find(&ctx(), &trace.trace_id, 0, 0).await.unwrap();
+        let whole = crate::combine(parts.otlp).unwrap();
+        assert_eq!(canonical(otlp::decode(trace.trace_id, &whole).unwrap()), canonical(trace.clone()));
+    }
+    // Again: nothing left to do, until the delay is over.
+    assert_eq!(compact(&bucket, &config(), now + SECOND).await, CompactReport::default());
+    assert_eq!(names(&bucket, COMPACTED_META_NAME).await.len(), 4);
+    assert_eq!(names(&bucket, "index.json.gz").await.len(), 1);
+    let later = compact(&bucket, &config(), now + 3601 * SECOND).await;
+    assert_eq!(later.deleted_blocks, 4);
+    assert_eq!(names(&bucket, "data.parquet").await.len(), 1);
+    assert_eq!(names(&bucket, COMPACTED_META_NAME).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_steps_loses_nothing() {
+    let traces: Vec<_> = (0..12).map(rich).collect();
+    let question = FetchSpans::default();
+    // Objects carry the machine's time.
+    let now = triptych_runtime::now_ns();
+    let mut finished = false;
+    for stop in 0..60 {
+        let bucket = triptych_blob::memory();
+        for part in traces.chunks(5) {
+            flush(&bucket, head(part)).await;
+        }
+        let failing = Stops::after(bucket.clone(), stop);
+        let died: Bucket = Arc::new(failing);
+        let result = compact_tenant(&died, &TenantId::single(), &config(), now).await;
+        finished |= result.is_ok_and(|r| r.failed.is_empty());
+        assert_eq!(fetch(&store(&bucket).await, &question).await.len(), 12, "stopped after {stop}");
+        // The next rounds finish the work.
+        for round in 1..4 {
+            compact(&bucket, &config(), now + round * 20 * 3600 * SECOND).await;
+        }
+        let healed = store(&bucket).await;
+        assert_eq!(healed.blocks(&TenantId::single()).len(), 1, "stopped after {stop}");
+        assert_eq!(fetch(&healed, &question).await.len(), 12);
+        assert_eq!(names(&bucket, "data.parquet").await.len(), 1, "stopped after {stop}");
+        if finished {
+            break;
+        }
+    }
+    assert!(finished);
+}
+
+/// A bucket whose writer dies: after so many puts and deletes every further one fails.
+#[derive(Debug)]
+struct Stops {
+    inner: Bucket,
+    left: std::sync::atomic::AtomicI64,
+}
+
+impl Stops {
+    fn after(inner: Bucket, writes: i64) -> Self {
+        Self { inner, left: writes.into() }
+    }
+    fn step(&self) -> triptych_blob::object_store::Result<()> {
+        if self.left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        Err(triptych_blob::object_store::Error::Generic { store: "test", source: "the process died".into() })
+    }
+}
+
+impl std::fmt::Display for Stops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stops")
+    }
+}
+
+mod stops {
+    use async_trait::async_trait;
+    use futures::StreamExt;
+    use futures::stream::BoxStream;
+    use triptych_blob::object_store::path::Path;
+    use triptych_blob::object_store::*;
+
+    use super::Stops;
+
+    #[async_trait]
+    impl ObjectStore for Stops {
+        async fn put_opts(&self, to: &Path, data: PutPayload, options: PutOptions) -> Result<PutResult> {
+            self.step()?;
+            self.inner.put_opts(to, data, options).await
+        }
+        async fn put_multipart_opts(&self, to: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+            self.step()?;
+            self.inner.put_multipart_opts(to, options).await
+        }
+        async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
+            self.inner.get_opts(from, options).await
+        }
+        fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+            match self.step() {
+                Ok(()) => self.inner.delete_stream(paths),
+                Err(e) => futures::stream::once(async { Err(e) }).boxed(),
+            }
+        }
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+            self.inner.list(prefix)
+        }
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_old_goes() {
+    let bucket = triptych_blob::memory();
+    flush(&bucket, head(&[rich(1)])).await;
+    flush(&bucket, head(&[rich(100_000)])).await;
+    let config = CompactConfig { retention_ns: 3600 * SECOND, ..config() };
+    let now = BASE_NS as i64 + 100_100 * SECOND;
+    assert_eq!(compact(&bucket, &config, now).await.expired_blocks, 1);
+    let left = store(&bucket).await;
+    let found = fetch(&left, &FetchSpans::default()).await;
+    assert_eq!(found.iter().map(|t| t.trace_id).collect::<Vec<_>>(), [rich(100_000).trace_id]);
+    assert_eq!(crate::tenants(&bucket).await.unwrap(), [TenantId::single()]);
+}
+
+#[tokio::test]
+async fn a_damaged_block_stays_and_the_others_are_merged() {
+    let bucket = triptych_blob::memory();
+    for seed in 0..3 {
+        flush(&bucket, head(&[rich(seed)])).await;
+    }
+    let victim = names(&bucket, "data.parquet").await.remove(0);
+    bucket.put(&victim, b"PAR1 nothing".to_vec().into()).await.unwrap();
+    let now = BASE_NS as i64 + 10 * 3600 * SECOND;
+    let report = compact_tenant(&bucket, &TenantId::single(), &config(), now).await.unwrap();
+    assert_eq!((report.merged_blocks, report.written_blocks, report.failed.len()), (2, 1, 1));
+    assert_eq!(store(&bucket).await.blocks(&TenantId::single()).len(), 2);
+}
+
+#[test]
+fn plans() {
+    let meta = |n: u128, end_s: i64, level: u32, size: u64| BlockMeta {
+        block_id: Uuid::from_u128(n),
+        end_s,
+        compaction_level: level,
+        size,
+        ..BlockMeta::parse(
+            br#"{"format":"vParquet5","blockID":"00000000-0000-0000-0000-000000000000","tenantID":"t",
+            "startTime":"2022-07-04T11:11:09Z","endTime":"2022-07-04T11:11:09Z"}"#,
+        )
+        .unwrap()
+    };
+    let check = |blocks: &[BlockMeta], expected: &[u128]| {
+        let config = CompactConfig { block_bytes_max: 1000, inputs_max: 3, ..CompactConfig::default() };
+        let blocks: Vec<_> = blocks.iter().collect();
+        let now_ns = 100 * 3600 * SECOND;
+        let got: Vec<_> = plan(&blocks, &config, now_ns).iter().map(|m| m.block_id.as_u128()).collect();
+        assert_eq!(got, expected);
+    };
+    let (new, old) = (100 * 3600 - 10, 50 * 3600);
+    check(&[], &[]);
+    check(&[meta(1, new, 0, 10)], &[]);
+    check(&[meta(1, new, 0, 10), meta(2, new, 0, 5)], &[2, 1]);
+    // New blocks wait for others of their level, old ones do not.
+    check(&[meta(1, new, 0, 10), meta(2, new, 1, 5)], &[]);
+    check(&[meta(1, old, 0, 10), meta(2, old, 1, 5)], &[2, 1]);
+    // Windows stay apart.
+    check(&[meta(1, old, 0, 10), meta(2, old + 3600, 0, 5)], &[]);
+    // Bounded by count and by size.
+    check(&(1..6).map(|n| meta(n, old, 0, 10)).collect::<Vec<_>>(), &[1, 2, 3]);
+    check(&[meta(1, old, 0, 400), meta(2, old, 0, 500), meta(3, old, 0, 600)], &[1, 2]);
+    check(&[meta(1, old, 0, 900), meta(2, old, 0, 500)], &[]);
+}

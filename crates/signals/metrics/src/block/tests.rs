@@ -278,6 +278,32 @@ async fn a_flushed_head_reads_the_same() {
 }
 
 #[tokio::test]
+async fn samples_from_all_over_time_make_few_blocks() {
+    let bucket = memory();
+    let head = Head::new(HeadConfig::default());
+    let labels = Labels::from_pairs([("__name__", "x")]);
+    let times: Vec<Sample> = (0..500)
+        .map(|i| Sample { t_ms: i * 90_000_000, value: 1.0 })
+        .chain([Sample { t_ms: i64::MAX, value: 1.0 }])
+        .collect();
+    let mut builder = MetricsBuilder::default();
+    builder.series(labels.hash64(), labels.as_encoded(), &times);
+    assert_eq!(head.append(builder.plain()).unwrap().accepted, 501);
+    let report = head.flush(&bucket, &tenant(), &flush_options()).await.unwrap();
+    assert_eq!(report.samples, 501);
+    assert!(report.blocks.len() <= 48, "{}", report.blocks.len());
+    let mut samples = 0;
+    for meta in &report.blocks {
+        let block = Block::open(&bucket, &tenant(), meta.ulid, &caches()).await.unwrap();
+        for series in collect(&block, &everything()).await.unwrap() {
+            samples += samples_of(&series).len();
+        }
+    }
+    // The end of time is exclusive in meta.json: the last millisecond of all cannot be asked for.
+    assert!(samples >= 500);
+}
+
+#[tokio::test]
 async fn segments_are_cut() {
     let bucket = memory();
     let head = head_with(40, 200, 1_600_000_000_000);

@@ -17,6 +17,9 @@ use crate::merge::tidy_chunks;
 /// Series between two chances for other tasks.
 const YIELD_SERIES: usize = 256;
 
+/// Blocks that one flush writes at the most. A client may send samples from all over time: ranges double until this holds.
+const BLOCKS_MAX: usize = 48;
+
 /// Blocks that were written, with how many samples the head had then: by start of their range.
 pub(super) type Flushed = Mutex<BTreeMap<i64, (u64, BlockMeta)>>;
 
@@ -58,6 +61,12 @@ impl Head {
         for (_, location) in &series {
             self.with_series(*location, |s| s.ranges(self.0.cut, |range| _ = ranges.insert(range)));
         }
+        // Chunks do not cross borders of ranges, so they do not cross those of a doubled range either.
+        let mut range_ms = self.0.cut.range_ms;
+        while ranges.len() > BLOCKS_MAX && range_ms <= i64::MAX / 4 {
+            range_ms *= 2;
+            ranges = ranges.iter().map(|start| start.saturating_sub(start.rem_euclid(range_ms))).collect();
+        }
         let mut report = FlushReport::default();
         for range in ranges {
             let done = self
@@ -69,7 +78,7 @@ impl Head {
                 .map(|(_, meta)| meta.clone());
             let meta = match done {
                 Some(meta) => meta,
-                None => match self.flush_range(bucket, tenant, options, &series, range).await? {
+                None => match self.flush_range(bucket, tenant, options, &series, (range, range_ms)).await? {
                     Some(meta) => {
                         self.0.flushed.lock().insert(range, (samples, meta.clone()));
                         meta
@@ -91,9 +100,9 @@ impl Head {
         tenant: &TenantId,
         options: &FlushOptions,
         series: &[(Labels, Location)],
-        start_ms: i64,
+        (start_ms, range_ms): (i64, i64),
     ) -> Result<Option<BlockMeta>> {
-        let end_ms = start_ms.saturating_add(self.0.cut.range_ms - 1);
+        let end_ms = start_ms.saturating_add(range_ms - 1);
         let mut symbols: HashSet<&str> = HashSet::new();
         let mut within: Vec<&(Labels, Location)> = Vec::new();
         for (i, one) in series.iter().enumerate() {

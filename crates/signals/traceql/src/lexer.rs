@@ -347,7 +347,7 @@ impl<'a> Lexer<'a> {
                         _ => return self.fail(at, format_args!("unknown escape \\{e}")),
                     }
                 }
-                _ => bytes.extend_from_slice(self.text[at..self.at].as_bytes()),
+                _ => bytes.extend_from_slice(&self.text.as_bytes()[at..self.at]),
             }
         }
         match String::from_utf8(bytes) {

@@ -33,7 +33,7 @@ pub mod value;
 
 pub use ast::Query;
 pub use lexer::QUERY_BYTES_MAX;
-pub use merge::{MatchMerge, merge_matches, merge_samples};
+pub use merge::{MatchMerge, merge_matches, merge_samples, merge_tags, merge_values};
 pub use metrics::{evaluate, leaves};
 pub use parser::{parse, parse_attribute};
 pub use plan::filter_conditions;

@@ -1,11 +1,13 @@
-//! Answers of several sources to one question, made into one answer. Copies (replicas; head and bucket) are known by trace id
-//! and span id.
+//! Answers of several sources to one question, made into one answer. Copies (replicas; head and bucket) are known by trace id,
+//! span id and start: Zipkin's client and server halves share a span id and are two spans.
 
 use futures::future::join_all;
 use futures::stream::{self, BoxStream, StreamExt};
 use hashbrown::{HashMap, HashSet};
 use triptych_model::Result;
-use triptych_model::traces::{SpanId, SpanSet, TraceId, TraceMatch, TraceSamples, Value};
+use triptych_model::traces::{
+    ScopeTags, SpanId, SpanMatch, SpanSample, SpanSet, TraceId, TraceMatch, TraceSamples, Value,
+};
 
 use crate::search::{SPANS_PER_SET_DEFAULT, TRACES_DEFAULT};
 
@@ -98,8 +100,9 @@ fn group(set: &SpanSet) -> Vec<&(String, Value)> {
 /// Spans by id. The count is exact where either side kept all its spans; where both were cut, sets that share a span count as
 /// copies of one and sets that share none as parts. Aggregates are those of the larger part: a leaf sees only what it holds.
 fn combine_sets(old: &mut SpanSet, new: SpanSet, spans_per_set: usize) {
-    let ids: HashSet<SpanId> = old.spans.iter().map(|s| s.span_id).collect();
-    let shared = new.spans.iter().filter(|s| ids.contains(&s.span_id)).count() as u32;
+    let key = |s: &SpanMatch| (s.span_id, s.start_ns);
+    let known: HashSet<(SpanId, i64)> = old.spans.iter().map(key).collect();
+    let shared = new.spans.iter().filter(|s| known.contains(&key(s))).count() as u32;
     let whole = |set: &SpanSet| set.matched as usize <= set.spans.len();
     let matched = if whole(old) && whole(&new) {
         old.matched + new.matched - shared.min(new.matched)
@@ -112,7 +115,7 @@ fn combine_sets(old: &mut SpanSet, new: SpanSet, spans_per_set: usize) {
         old.attributes = new.attributes;
     }
     old.matched = matched;
-    old.spans.extend(new.spans.into_iter().filter(|s| !ids.contains(&s.span_id)));
+    old.spans.extend(new.spans.into_iter().filter(|s| !known.contains(&key(s))));
     old.spans.sort_by_key(|s| (s.start_ns, s.span_id));
     old.spans.truncate(spans_per_set);
 }
@@ -151,14 +154,46 @@ pub fn merge_samples(
             match &mut merged {
                 None => merged = Some(head),
                 Some(merged) => {
-                    let known: HashSet<SpanId> = merged.samples.iter().map(|s| s.span_id).collect();
-                    merged.samples.extend(head.samples.into_iter().filter(|s| !known.contains(&s.span_id)));
+                    let key = |s: &SpanSample| (s.span_id, s.ts_ns);
+                    let known: HashSet<(SpanId, i64)> = merged.samples.iter().map(key).collect();
+                    merged.samples.extend(head.samples.into_iter().filter(|s| !known.contains(&key(s))));
                 }
             }
         }
         merged.map(|m| (Ok(m), Some(sources)))
     })
     .boxed()
+}
+
+/// Tag names by scope, each once, sorted; at most `limit` (0: no limit) of a scope. Scopes stay in the order they come in.
+pub fn merge_tags(lists: Vec<Vec<ScopeTags>>, limit: usize) -> Vec<ScopeTags> {
+    let mut merged: Vec<ScopeTags> = Vec::new();
+    for tags in lists.into_iter().flatten() {
+        match merged.iter_mut().find(|known| known.scope == tags.scope) {
+            Some(known) => known.tags.extend(tags.tags),
+            None => merged.push(tags),
+        }
+    }
+    for scope in &mut merged {
+        scope.tags.sort();
+        scope.tags.dedup();
+        if limit != 0 {
+            scope.tags.truncate(limit);
+        }
+    }
+    merged
+}
+
+/// Values, each once, sorted by type and text; at most `limit` (0: no limit).
+pub fn merge_values(lists: Vec<Vec<Value>>, limit: usize) -> Vec<Value> {
+    let mut all: Vec<((&'static str, String), Value)> =
+        lists.into_iter().flatten().map(|v| ((v.type_name(), v.to_string()), v)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.dedup_by(|a, b| a.0 == b.0);
+    if limit != 0 {
+        all.truncate(limit);
+    }
+    all.into_iter().map(|(_, v)| v).collect()
 }
 
 #[cfg(test)]

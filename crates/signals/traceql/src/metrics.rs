@@ -184,6 +184,40 @@ enum Cells {
     Buckets(Vec<SmallVec<[(f64, u64); 4]>>),
 }
 
+impl Cells {
+    #[inline]
+    fn add(&mut self, op: &MetricsOp, at: usize, value: f64, memory: &mut Reservation) -> Result<()> {
+        match self {
+            Cells::One(cells) => match op {
+                MetricsOp::MinOverTime(_) => cells[at] = cells[at].min(value),
+                MetricsOp::MaxOverTime(_) => cells[at] = cells[at].max(value),
+                _ => cells[at] += 1.0,
+            },
+            Cells::Sum(cells) => {
+                let (sum, lost, count) = &mut cells[at];
+                let total = *sum + value;
+                *lost +=
+                    if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
+                *sum = total;
+                *count += 1;
+            }
+            Cells::Buckets(cells) => {
+                let buckets = &mut cells[at];
+                match buckets.binary_search_by(|(end, _)| end.total_cmp(&value)) {
+                    Ok(known) => buckets[known].1 += 1,
+                    Err(place) => {
+                        if buckets.len() >= 4 {
+                            memory.grow(16)?;
+                        }
+                        buckets.insert(place, (value, 1));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Fold<'a> {
     leaf: &'a MetricsLeaf,
     grid: Grid,
@@ -215,40 +249,14 @@ impl<'a> Fold<'a> {
         if value.is_nan() {
             return Ok(());
         }
-        if !self.series.contains_key(labels) {
-            let (cells, bytes) = self.empty_cells();
-            // The answer's row comes on top of the cells.
-            memory.grow(bytes + self.grid.points * 8 + labels.as_encoded().len() + 128)?;
-            self.series.insert(labels.clone(), cells);
+        if let Some(cells) = self.series.get_mut(labels) {
+            return cells.add(&self.leaf.op, at, value, memory);
         }
-        match self.series.get_mut(labels) {
-            Some(Cells::One(cells)) => match self.leaf.op {
-                MetricsOp::MinOverTime(_) => cells[at] = cells[at].min(value),
-                MetricsOp::MaxOverTime(_) => cells[at] = cells[at].max(value),
-                _ => cells[at] += 1.0,
-            },
-            Some(Cells::Sum(cells)) => {
-                let (sum, lost, count) = &mut cells[at];
-                let total = *sum + value;
-                *lost +=
-                    if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
-                *sum = total;
-                *count += 1;
-            }
-            Some(Cells::Buckets(cells)) => {
-                let buckets = &mut cells[at];
-                match buckets.binary_search_by(|(end, _)| end.total_cmp(&value)) {
-                    Ok(known) => buckets[known].1 += 1,
-                    Err(place) => {
-                        if buckets.len() >= 4 {
-                            memory.grow(16)?;
-                        }
-                        buckets.insert(place, (value, 1));
-                    }
-                }
-            }
-            None => {}
-        }
+        let (mut cells, bytes) = self.empty_cells();
+        // The answer's row comes on top of the cells.
+        memory.grow(bytes + self.grid.points * 8 + labels.as_encoded().len() + 128)?;
+        cells.add(&self.leaf.op, at, value, memory)?;
+        self.series.insert(labels.clone(), cells);
         Ok(())
     }
 

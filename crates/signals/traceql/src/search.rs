@@ -231,7 +231,9 @@ struct Extractor {
     bucketed: bool,
     start_ns: i64,
     end_ns: i64,
-    cache: HashMap<Vec<Option<String>>, Labels>,
+    /// Reused.
+    key: Vec<u8>,
+    cache: HashMap<Box<[u8]>, Labels>,
 }
 
 impl Extractor {
@@ -243,6 +245,7 @@ impl Extractor {
             bucketed: matches!(leaf.op, MetricsOp::QuantileOverTime(..) | MetricsOp::HistogramOverTime(_)),
             start_ns: fetch.start_ns,
             end_ns: if fetch.end_ns == 0 { i64::MAX } else { fetch.end_ns },
+            key: Vec::new(),
             cache: HashMap::new(),
         })
     }
@@ -296,28 +299,38 @@ impl Extractor {
         if self.by.is_empty() {
             return Labels::empty();
         }
-        let values: Vec<Option<String>> =
-            self.by.iter().map(|(_, read)| read.run(trace, span).shown().map(|v| v.to_string())).collect();
-        if let Some(labels) = self.cache.get(&values) {
+        // What the values are, as one key: each behind its length, or what is not there as a byte of its own.
+        self.key.clear();
+        for (_, read) in &self.by {
+            let at = self.key.len();
+            self.key.extend_from_slice(&[0; 5]);
+            if read.write_text(trace, span, &mut self.key) {
+                let length = (self.key.len() - at - 5) as u32;
+                self.key[at] = 1;
+                self.key[at + 1..at + 5].copy_from_slice(&length.to_le_bytes());
+            }
+        }
+        if let Some(labels) = self.cache.get(self.key.as_slice()) {
             return labels.clone();
         }
         let mut builder = LabelsBuilder::default();
-        for ((name, _), value) in self.by.iter().zip(&values) {
-            match value.as_deref() {
-                Some("") => builder.set(name, "<empty>"),
-                Some(value) => builder.set(name, value),
-                None => &mut builder,
-            };
+        let mut none = true;
+        for (name, read) in &self.by {
+            if let Some(value) = read.run(trace, span).shown() {
+                let text = value.to_string();
+                builder.set(name, if text.is_empty() { "<empty>" } else { &text });
+                none = false;
+            }
         }
         // What is not there makes no label, but a series needs one.
-        if values.iter().all(Option::is_none) {
+        if none {
             builder.set(&self.by[0].0, "nil");
         }
         let labels = builder.build();
         if self.cache.len() >= LABELS_CACHED_MAX {
             self.cache.clear();
         }
-        self.cache.insert(values, labels.clone());
+        self.cache.insert(self.key.as_slice().into(), labels.clone());
         labels
     }
 }

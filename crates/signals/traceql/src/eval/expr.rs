@@ -88,6 +88,27 @@ impl Read {
         }
     }
 
+    /// Appends the text of what [`Held::shown`] gives; false where it gives nothing.
+    pub fn write_text(self, trace: &TraceSpans, span: &Span, out: &mut Vec<u8>) -> bool {
+        let text = match self {
+            Read::Carried(Intrinsic::Name) => &*span.name,
+            Read::Carried(Intrinsic::RootName) => &*trace.root_name,
+            Read::Carried(Intrinsic::RootServiceName) => &*trace.root_service,
+            _ => match self.run(trace, span) {
+                Held::One(Cow::Borrowed(Value::String(s) | Value::Status(s) | Value::SpanKind(s))) => s,
+                held => match held.shown() {
+                    Some(value) => {
+                        out.extend_from_slice(value.to_string().as_bytes());
+                        return true;
+                    }
+                    None => return false,
+                },
+            },
+        };
+        out.extend_from_slice(text.as_bytes());
+        true
+    }
+
     /// As a test of [`Read::run`], without making values.
     #[inline]
     fn test(self, test: &Test, trace: &TraceSpans, span: &Span) -> bool {

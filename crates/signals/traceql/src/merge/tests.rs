@@ -114,6 +114,22 @@ fn samples_of_copies_count_once() {
     assert!(collect(merge_samples(vec![failing, source(vec![(9, vec![1])])])).is_err());
 }
 
+#[test]
+fn tags_and_values_come_once() {
+    let tags = |scope: &str, tags: &[&str]| ScopeTags {
+        scope: scope.into(),
+        tags: tags.iter().map(|t| t.to_string()).collect(),
+    };
+    let merged = merge_tags(
+        vec![vec![tags("span", &["b", "c"])], vec![tags("resource", &["x"]), tags("span", &["a", "b"])]],
+        2,
+    );
+    assert_eq!(merged, [tags("span", &["a", "b"]), tags("resource", &["x"])]);
+    let int = Value::Int;
+    let merged = merge_values(vec![vec![int(2), Value::String("2".into())], vec![int(1), int(2)]], 0);
+    assert_eq!(merged, [int(1), int(2), Value::String("2".into())]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

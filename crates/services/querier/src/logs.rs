@@ -1,0 +1,265 @@
+//! Plugs logs in: the merged Store API, and LogQL over it.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
+use hashbrown::HashSet;
+use triptych_logql::StreamSource;
+use triptych_logql::engine::{Engine, EngineConfig};
+use triptych_logs::merge::{merge_entries, merge_samples};
+use triptych_model::logs::{
+    DetectedField, EntrySelect, LogEntry, LogSample, LogsQuery, LogsValue, SampleSelect, StreamStats,
+    StreamsSelect, Volume,
+};
+use triptych_model::{Labels, Result};
+use triptych_rpc::LogsStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+
+use crate::fan::Fan;
+use crate::{Config, Pool, Source};
+
+/// Entries of a tail that are remembered, so that replicas' copies are shown once.
+const TAIL_REMEMBERED: usize = 10_000;
+
+#[derive(Clone)]
+pub(crate) struct Door {
+    fan: Fan,
+    sources: Pool<dyn LogsStore>,
+    engine: Engine,
+}
+
+impl Door {
+    pub fn new(config: &Config, fan: Fan, sources: Pool<dyn LogsStore>) -> Self {
+        let engine = Engine::new(EngineConfig {
+            series_max: config.logs_series_max,
+            steps_max: config.points_max,
+            ..EngineConfig::default()
+        });
+        Self { fan, sources, engine }
+    }
+
+    pub fn set_sources(&self, sources: Vec<Source<dyn LogsStore>>) {
+        self.sources.set(sources);
+    }
+
+    pub async fn query(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
+        let (door, context, query) = (self.clone(), ctx.clone(), query.clone());
+        self.fan.run(ctx, async move { door.engine.query(&context, &Merged(&door), &query).await }).await
+    }
+
+    async fn merged_entries(
+        &self,
+        ctx: &QueryContext,
+        select: &EntrySelect,
+    ) -> Result<Stream<Vec<LogEntry>>> {
+        let streams = self
+            .fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.entries(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_entries(streams, select.direction, select.limit))
+    }
+
+    async fn merged_samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SampleSelect,
+    ) -> Result<Stream<Vec<LogSample>>> {
+        let streams = self
+            .fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.samples(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_samples(streams))
+    }
+}
+
+/// What LogQL reads.
+struct Merged<'a>(&'a Door);
+
+#[async_trait]
+impl StreamSource for Merged<'_> {
+    async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+        self.0.merged_entries(ctx, select).await
+    }
+
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+        self.0.merged_samples(ctx, select).await
+    }
+}
+
+#[async_trait]
+impl LogsStore for Door {
+    async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+        Ok(self.fan.ahead(ctx, self.merged_entries(ctx, select).await?))
+    }
+
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+        Ok(self.fan.ahead(ctx, self.merged_samples(ctx, select).await?))
+    }
+
+    async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.label_names(&ctx, &select).await })
+            })
+            .await?;
+        Ok(each_once(lists, select.limit))
+    }
+
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &StreamsSelect,
+    ) -> Result<Vec<String>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let (name, select) = (name.to_owned(), select.clone());
+                Box::pin(async move { store.label_values(&ctx, &name, &select).await })
+            })
+            .await?;
+        Ok(each_once(lists, select.limit))
+    }
+
+    async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.series(&ctx, &select).await })
+            })
+            .await?;
+        Ok(each_once(lists, select.limit))
+    }
+
+    async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
+        let all = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.stats(&ctx, &select).await })
+            })
+            .await?;
+        // The same streams are in heads and in the bucket; their entries mostly are in one of them.
+        Ok(all.into_iter().fold(StreamStats::default(), |sum, s| StreamStats {
+            streams: sum.streams.max(s.streams),
+            chunks: sum.chunks + s.chunks,
+            entries: sum.entries + s.entries,
+            bytes: sum.bytes + s.bytes,
+        }))
+    }
+
+    async fn volume(
+        &self,
+        ctx: &QueryContext,
+        select: &StreamsSelect,
+        labels: &[String],
+    ) -> Result<Vec<Volume>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let (select, labels) = (select.clone(), labels.to_vec());
+                Box::pin(async move { store.volume(&ctx, &select, &labels).await })
+            })
+            .await?;
+        let mut bytes: BTreeMap<Labels, u64> = BTreeMap::new();
+        for volume in lists.into_iter().flatten() {
+            *bytes.entry(volume.labels).or_default() += volume.bytes;
+        }
+        let mut all: Vec<Volume> =
+            bytes.into_iter().map(|(labels, bytes)| Volume { labels, bytes }).collect();
+        // Stable: equal volumes stay in the order of their labels.
+        all.sort_by_key(|v| std::cmp::Reverse(v.bytes));
+        cut(&mut all, select.limit);
+        Ok(all)
+    }
+
+    async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.detected_fields(&ctx, &select).await })
+            })
+            .await?;
+        let mut fields: BTreeMap<String, DetectedField> = BTreeMap::new();
+        for field in lists.into_iter().flatten() {
+            match fields.get_mut(&field.label) {
+                None => {
+                    fields.insert(field.label.clone(), field);
+                }
+                Some(known) => {
+                    known.cardinality = known.cardinality.max(field.cardinality);
+                    if known.kind != field.kind {
+                        known.kind = "string".to_owned();
+                    }
+                    for parser in field.parsers {
+                        if !known.parsers.contains(&parser) {
+                            known.parsers.push(parser);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(fields.into_values().collect())
+    }
+
+    /// As entries arrive, from whichever source; a copy is shown once while it is among the last ones remembered.
+    async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
+        let streams = self
+            .fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let expr = expr.to_owned();
+                Box::pin(async move { store.tail(&ctx, &expr, start_ns).await })
+            })
+            .await?;
+        let mut seen: HashSet<(i64, u64)> = HashSet::new();
+        let mut order: VecDeque<(i64, u64)> = VecDeque::new();
+        let arriving = stream::select_all(streams).filter_map(move |batch| {
+            let batch = batch.map(|mut entries| {
+                entries.retain(|entry| {
+                    let new = seen.insert((entry.ts_ns, entry.key));
+                    if new {
+                        order.push_back((entry.ts_ns, entry.key));
+                    }
+                    new
+                });
+                while order.len() > TAIL_REMEMBERED {
+                    if let Some(gone) = order.pop_front() {
+                        seen.remove(&gone);
+                    }
+                }
+                entries
+            });
+            let empty = batch.as_ref().is_ok_and(Vec::is_empty);
+            std::future::ready((!empty).then_some(batch))
+        });
+        Ok(arriving.boxed())
+    }
+}
+
+fn cut<T>(all: &mut Vec<T>, limit: usize) {
+    if limit != 0 {
+        all.truncate(limit);
+    }
+}
+
+/// Sorted, each once.
+fn each_once<T: Ord>(lists: Vec<Vec<T>>, limit: usize) -> Vec<T> {
+    let mut all: Vec<T> = lists.into_iter().flatten().collect();
+    all.sort();
+    all.dedup();
+    cut(&mut all, limit);
+    all
+}

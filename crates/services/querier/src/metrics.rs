@@ -1,0 +1,143 @@
+//! Plugs metrics in: the merged Store API, and PromQL over it.
+
+use async_trait::async_trait;
+use triptych_metrics::merge::{
+    merge, merge_cardinality, merge_chunks, merge_exemplars, merge_metadata, merge_series, merge_strings,
+};
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
+    SeriesSelect,
+};
+use triptych_model::{Labels, Result};
+use triptych_promql::{Engine, EngineConfig, SeriesSource, SeriesStream};
+use triptych_rpc::MetricsStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+
+use crate::fan::Fan;
+use crate::{Config, Pool, Source};
+
+#[derive(Clone)]
+pub(crate) struct Door {
+    fan: Fan,
+    sources: Pool<dyn MetricsStore>,
+    engine: Engine,
+}
+
+impl Door {
+    pub fn new(config: &Config, fan: Fan, sources: Pool<dyn MetricsStore>) -> Self {
+        let engine = Engine::new(EngineConfig {
+            lookback_ms: config.lookback.as_millis() as i64,
+            subquery_step_ms: config.subquery_step.as_millis() as i64,
+            points_max: config.points_max as i64,
+            ..EngineConfig::default()
+        });
+        Self { fan, sources, engine }
+    }
+
+    pub fn set_sources(&self, sources: Vec<Source<dyn MetricsStore>>) {
+        self.sources.set(sources);
+    }
+
+    pub async fn query(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
+        let (door, context, query) = (self.clone(), ctx.clone(), query.clone());
+        self.fan.run(ctx, async move { door.engine.query(&context, &Merged(&door), &query).await }).await
+    }
+
+    async fn open(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Vec<Stream<SeriesChunks>>> {
+        self.fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.select(&ctx, &select).await })
+            })
+            .await
+    }
+}
+
+/// What PromQL reads.
+struct Merged<'a>(&'a Door);
+
+#[async_trait]
+impl SeriesSource for Merged<'_> {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<SeriesStream> {
+        Ok(merge(self.0.open(ctx, select).await?))
+    }
+}
+
+#[async_trait]
+impl MetricsStore for Door {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let streams = self.open(ctx, select).await?;
+        Ok(self.fan.ahead(ctx, merge_chunks(streams)))
+    }
+
+    async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.label_names(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_strings(lists, select.limit))
+    }
+
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &LabelsSelect,
+    ) -> Result<Vec<String>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let (name, select) = (name.to_owned(), select.clone());
+                Box::pin(async move { store.label_values(&ctx, &name, &select).await })
+            })
+            .await?;
+        Ok(merge_strings(lists, select.limit))
+    }
+
+    async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.series(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_series(lists, select.limit))
+    }
+
+    async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let metric = metric.to_owned();
+                Box::pin(async move { store.metadata(&ctx, &metric, limit).await })
+            })
+            .await?;
+        Ok(merge_metadata(lists, limit))
+    }
+
+    async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.exemplars(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_exemplars(lists))
+    }
+
+    async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
+        let all = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                Box::pin(async move { store.cardinality(&ctx, limit).await })
+            })
+            .await?;
+        Ok(merge_cardinality(all, limit))
+    }
+}

@@ -1,0 +1,539 @@
+//! Sources in memory that hold what a case gives them, and fail as it says.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::StreamExt;
+use futures::stream::{self, TryStreamExt};
+use triptych_metrics::chunk;
+use triptych_model::logs::{
+    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
+    Volume,
+};
+use triptych_model::metrics::{
+    CardinalityStats, ChunkEncoding, EncodedChunk, LabelsSelect, MetricMetadata, Sample, SeriesChunks,
+    SeriesExemplars, SeriesSelect,
+};
+use triptych_model::traces::{
+    ScopeTags, SpanMatch, SpanSample, SpanSampleSelect, SpanSet, TagsSelect, TraceId, TraceMatch, TraceParts,
+    TraceSamples, TraceSearch, Value,
+};
+use triptych_model::{Kind, Labels, TenantId};
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryLimits;
+
+use super::*;
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Fault {
+    #[default]
+    None,
+    /// Every question fails.
+    AtOnce(Kind),
+    /// Streams fail behind their first item; everything else works.
+    HalfWay(Kind),
+    /// Never answers.
+    Hang,
+}
+
+#[derive(Default)]
+struct Fake {
+    fault: Fault,
+    /// (labels, (t_ms, value)), sorted.
+    series: Vec<(Labels, Vec<(i64, f64)>)>,
+    /// (ts, line), ascending.
+    lines: Vec<(i64, &'static str)>,
+    /// (trace, spans), ascending; a span starts at its number of seconds.
+    traces: Vec<(u8, Vec<u8>)>,
+    /// Streams that were dropped before their end.
+    dropped: Arc<AtomicUsize>,
+}
+
+/// Counts when it is dropped.
+struct Dropped(Arc<AtomicUsize>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Fake {
+    async fn answer<T>(&self, value: T) -> Result<T> {
+        match self.fault {
+            Fault::AtOnce(kind) => Err(Error::new(kind, "broken")),
+            Fault::Hang => {
+                let _dropped = Dropped(self.dropped.clone());
+                std::future::pending().await
+            }
+            Fault::None | Fault::HalfWay(_) => Ok(value),
+        }
+    }
+
+    async fn stream<T: Send + 'static>(&self, items: Vec<T>) -> Result<Stream<T>> {
+        let mut items: Vec<Result<T>> = items.into_iter().map(Ok).collect();
+        if let Fault::HalfWay(kind) = self.fault {
+            items.truncate(1);
+            items.push(Err(Error::new(kind, "torn")));
+        }
+        self.answer(stream::iter(items).boxed()).await
+    }
+
+    fn entries(&self) -> Vec<LogEntry> {
+        let entry = |(ts_ns, line): &(i64, &'static str)| LogEntry {
+            labels: Labels::from_pairs([("app", "x")]),
+            metadata: Labels::empty(),
+            parsed: Labels::empty(),
+            ts_ns: *ts_ns,
+            line: line.as_bytes().into(),
+            key: line.len() as u64,
+        };
+        self.lines.iter().map(entry).collect()
+    }
+}
+
+#[async_trait]
+impl MetricsStore for Fake {
+    async fn select(&self, _: &QueryContext, _: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let chunks = |samples: &[(i64, f64)]| {
+            let samples: Vec<Sample> =
+                samples.iter().map(|(t_ms, value)| Sample { t_ms: *t_ms, value: *value }).collect();
+            EncodedChunk {
+                start_ms: samples[0].t_ms,
+                end_ms: samples[samples.len() - 1].t_ms,
+                encoding: ChunkEncoding::Xor,
+                data: chunk::encode(&samples).into(),
+            }
+        };
+        let all = self
+            .series
+            .iter()
+            .map(|(labels, samples)| SeriesChunks { labels: labels.clone(), chunks: vec![chunks(samples)] });
+        self.stream(all.collect()).await
+    }
+    async fn label_names(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<String>> {
+        self.answer(self.series.iter().flat_map(|(l, _)| l.iter().map(|(n, _)| n.to_owned())).collect()).await
+    }
+    async fn label_values(&self, _: &QueryContext, name: &str, _: &LabelsSelect) -> Result<Vec<String>> {
+        self.answer(self.series.iter().filter_map(|(l, _)| l.get(name).map(str::to_owned)).collect()).await
+    }
+    async fn series(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<Labels>> {
+        self.answer(self.series.iter().map(|(l, _)| l.clone()).collect()).await
+    }
+    async fn metadata(&self, _: &QueryContext, _: &str, _: usize) -> Result<Vec<MetricMetadata>> {
+        self.answer(Vec::new()).await
+    }
+    async fn exemplars(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        self.answer(Vec::new()).await
+    }
+    async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
+        self.answer(CardinalityStats { series: self.series.len() as u64, ..Default::default() }).await
+    }
+}
+
+#[async_trait]
+impl LogsStore for Fake {
+    async fn entries(&self, _: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+        let mut all = self.entries();
+        if select.direction == Direction::Backward {
+            all.reverse();
+        }
+        self.stream(all.into_iter().map(|e| vec![e]).collect()).await
+    }
+    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+        let all = self
+            .entries()
+            .into_iter()
+            .map(|e| vec![LogSample { labels: e.labels, ts_ns: e.ts_ns, value: 1.0, key: e.key }]);
+        self.stream(all.collect()).await
+    }
+    async fn label_names(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<String>> {
+        self.answer(vec!["app".into()]).await
+    }
+    async fn label_values(&self, _: &QueryContext, _: &str, _: &StreamsSelect) -> Result<Vec<String>> {
+        self.answer(vec!["x".into()]).await
+    }
+    async fn series(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<Labels>> {
+        self.answer(vec![Labels::from_pairs([("app", "x")])]).await
+    }
+    async fn stats(&self, _: &QueryContext, _: &StreamsSelect) -> Result<StreamStats> {
+        let entries = self.lines.len() as u64;
+        self.answer(StreamStats { streams: 1, chunks: 1, entries, bytes: entries * 10 }).await
+    }
+    async fn volume(&self, _: &QueryContext, _: &StreamsSelect, _: &[String]) -> Result<Vec<Volume>> {
+        let volume = |app: &str, bytes| Volume { labels: Labels::from_pairs([("app", app)]), bytes };
+        self.answer(vec![volume("x", 10), volume("y", self.lines.len() as u64)]).await
+    }
+    async fn detected_fields(&self, _: &QueryContext, _: &EntrySelect) -> Result<Vec<DetectedField>> {
+        let kind = if self.lines.is_empty() { "int" } else { "float" };
+        let field = |label: &str, kind: &str, parser: &str| DetectedField {
+            label: label.into(),
+            kind: kind.into(),
+            cardinality: self.lines.len() as u64,
+            parsers: vec![parser.into()],
+        };
+        self.answer(vec![field("a", kind, kind), field("b", "int", "json")]).await
+    }
+    async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
+        self.stream(self.entries().into_iter().map(|e| vec![e]).collect()).await
+    }
+}
+
+fn trace_id(n: u8) -> TraceId {
+    [n; 16]
+}
+
+/// An OTLP `TracesData` with one span, by hand: tag and length of every level are one byte each.
+fn otlp(trace: u8, span: u8) -> bytes::Bytes {
+    let field = |number: u8, inner: &[u8]| [&[number << 3 | 2, inner.len() as u8], inner].concat();
+    let start = [&[7 << 3 | 1][..], &u64::from(span).to_le_bytes()].concat();
+    let span = [field(1, &trace_id(trace)), field(2, &[span; 8]), field(5, b"s"), start].concat();
+    field(1, &field(2, &field(2, &span))).into()
+}
+
+#[async_trait]
+impl TracesStore for Fake {
+    async fn find(&self, _: &QueryContext, id: &TraceId, _: i64, _: i64) -> Result<TraceParts> {
+        let spans = self.traces.iter().filter(|(t, _)| trace_id(*t) == *id);
+        let otlp = spans.flat_map(|(t, spans)| spans.iter().map(|s| otlp(*t, *s))).collect();
+        self.answer(TraceParts { otlp }).await
+    }
+    async fn search(&self, _: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        let found = self.traces.iter().map(|(trace, spans)| TraceMatch {
+            trace_id: trace_id(*trace),
+            root_service: String::new(),
+            root_name: String::new(),
+            start_ns: i64::from(*trace),
+            duration_ns: 1,
+            span_sets: vec![SpanSet {
+                spans: spans
+                    .iter()
+                    .map(|s| SpanMatch {
+                        span_id: [*s; 8],
+                        name: "s".into(),
+                        start_ns: i64::from(*s),
+                        duration_ns: 1,
+                        attributes: vec![],
+                    })
+                    .collect(),
+                matched: spans.len() as u32,
+                attributes: vec![],
+            }],
+            services: vec![],
+        });
+        self.stream(found.take(search.limit).collect()).await
+    }
+    async fn samples(&self, _: &QueryContext, _: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
+        let sample = |s: &u8| SpanSample {
+            labels: Labels::empty(),
+            ts_ns: i64::from(*s) * 1_000_000_000,
+            value: 1.0,
+            span_id: [*s; 8],
+        };
+        let all = self.traces.iter().map(|(t, spans)| TraceSamples {
+            trace_id: trace_id(*t),
+            samples: spans.iter().map(sample).collect(),
+        });
+        self.stream(all.collect()).await
+    }
+    async fn tag_names(&self, _: &QueryContext, _: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        let tags = self.traces.iter().map(|(t, _)| format!("tag{t}")).collect();
+        self.answer(vec![ScopeTags { scope: "span".into(), tags }]).await
+    }
+    async fn tag_values(&self, _: &QueryContext, _: &TagsSelect) -> Result<Vec<Value>> {
+        self.answer(self.traces.iter().map(|(t, _)| Value::Int(i64::from(*t))).collect()).await
+    }
+}
+
+fn querier(fakes: Vec<Fake>) -> Querier {
+    let mut sources = Sources::default();
+    for (n, fake) in fakes.into_iter().enumerate() {
+        let (name, fake) = (format!("ingester-{n}"), Arc::new(fake));
+        sources.metrics.push(Source::new(name.as_str(), fake.clone() as Arc<dyn MetricsStore>));
+        sources.logs.push(Source::new(name.as_str(), fake.clone() as Arc<dyn LogsStore>));
+        sources.traces.push(Source::new(name.as_str(), fake as Arc<dyn TracesStore>));
+    }
+    Config::default().build(Deps { sources, query: Handle::current() })
+}
+
+fn context() -> QueryContext {
+    QueryContext::unlimited(TenantId::single())
+}
+
+fn fault(fault: Fault) -> Fake {
+    Fake { fault, ..replica(2) }
+}
+
+/// Replicas of the same data; each has lost something that the other one has.
+fn replica(n: u8) -> Fake {
+    let up = |instance: &str| Labels::from_pairs([("__name__", "up"), ("instance", instance)]);
+    let samples = |skip: i64| (0..6).filter(|t| *t != skip).map(|t| (t * 10_000, 1.0)).collect();
+    let mut series = vec![(up("a"), samples(i64::from(n)))];
+    if n == 1 {
+        series.push((up("b"), samples(-1)));
+    }
+    let mut lines = vec![(1, "a"), (2, "bb"), (3, "ccc"), (4, "dddd")];
+    lines.remove(usize::from(n));
+    let mut traces = vec![(1, vec![1, 2]), (2, vec![1]), (3, vec![3, 4])];
+    traces.remove(usize::from(n));
+    Fake { series, lines, traces, ..Fake::default() }
+}
+
+fn instant(expr: &str) -> MetricsQuery {
+    MetricsQuery { expr: expr.into(), start_ms: 50_000, end_ms: 50_000, step_ms: 0, lookback_ms: 0 }
+}
+
+fn lines(limit: usize) -> LogsQuery {
+    LogsQuery {
+        expr: r#"{app="x"}"#.into(),
+        start_ns: 0,
+        end_ns: 100,
+        step_ns: 0,
+        direction: Direction::Forward,
+        limit,
+    }
+}
+
+fn spans() -> TracesMetricsQuery {
+    TracesMetricsQuery {
+        query: "{} | count_over_time()".into(),
+        start_ns: 0,
+        end_ns: 60_000_000_000,
+        step_ns: 0,
+    }
+}
+
+fn one_value(value: QueryValue) -> f64 {
+    match value {
+        QueryValue::Vector(series) if series.len() == 1 => series[0].samples[0].value,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn metrics_value(querier: &Querier, ctx: &QueryContext, expr: &str) -> Result<f64> {
+    querier.query().metrics(ctx, &instant(expr)).await.map(one_value)
+}
+
+async fn lines_found(querier: &Querier, ctx: &QueryContext, limit: usize) -> Result<Vec<i64>> {
+    match querier.query().logs(ctx, &lines(limit)).await? {
+        LogsValue::Entries(entries) => Ok(entries.iter().map(|e| e.ts_ns).collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn spans_counted(querier: &Querier, ctx: &QueryContext) -> Result<f64> {
+    querier.query().traces(ctx, &spans()).await.map(one_value)
+}
+
+#[tokio::test]
+async fn copies_are_shown_once() {
+    let querier = querier(vec![replica(0), replica(1)]);
+    let ctx = context();
+    assert_eq!(metrics_value(&querier, &ctx, "sum(count_over_time(up[10m]))").await.unwrap(), 12.0);
+    assert_eq!(metrics_value(&querier, &ctx, "count(up)").await.unwrap(), 2.0);
+    assert_eq!(lines_found(&querier, &ctx, 10).await.unwrap(), [1, 2, 3, 4]);
+    assert_eq!(lines_found(&querier, &ctx, 3).await.unwrap(), [1, 2, 3]);
+    let count = LogsQuery { expr: r#"sum(count_over_time({app="x"}[1m]))"#.into(), ..lines(0) };
+    match querier.query().logs(&ctx, &count).await.unwrap() {
+        LogsValue::Metric(value) => assert_eq!(one_value(value), 4.0),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(spans_counted(&querier, &ctx).await.unwrap(), 5.0);
+    assert!(ctx.report().missed.is_empty());
+}
+
+#[tokio::test]
+async fn one_store_api_over_all() {
+    let querier = querier(vec![replica(0), replica(1)]);
+    let ctx = context();
+    let (metrics, logs, traces) = (querier.metrics(), querier.logs(), querier.traces());
+
+    let select = SeriesSelect { matchers: vec![], start_ms: 0, end_ms: 100_000, skip_chunks: false };
+    let series: Vec<SeriesChunks> = metrics.select(&ctx, &select).await.unwrap().try_collect().await.unwrap();
+    let shown: Vec<_> = series.iter().map(|s| (s.labels.value("instance"), s.chunks.len())).collect();
+    assert_eq!(shown, [("a", 2), ("b", 1)]);
+    let select = LabelsSelect::default();
+    assert_eq!(metrics.label_names(&ctx, &select).await.unwrap(), ["__name__", "instance"]);
+    assert_eq!(metrics.label_values(&ctx, "instance", &select).await.unwrap(), ["a", "b"]);
+    assert_eq!(metrics.series(&ctx, &LabelsSelect { limit: 1, ..select.clone() }).await.unwrap().len(), 1);
+    assert_eq!(metrics.cardinality(&ctx, 10).await.unwrap().series, 2);
+
+    let select =
+        EntrySelect { expr: String::new(), start_ns: 0, end_ns: 9, direction: Direction::Backward, limit: 0 };
+    let entries: Vec<Vec<LogEntry>> = logs.entries(&ctx, &select).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(entries.concat().iter().map(|e| e.ts_ns).collect::<Vec<_>>(), [4, 3, 2, 1]);
+    let tailed: Vec<Vec<LogEntry>> = logs.tail(&ctx, "", 0).await.unwrap().try_collect().await.unwrap();
+    let mut tailed: Vec<i64> = tailed.concat().iter().map(|e| e.ts_ns).collect();
+    tailed.sort_unstable();
+    assert_eq!(tailed, [1, 2, 3, 4]);
+    let streams = StreamsSelect::default();
+    assert_eq!(logs.series(&ctx, &streams).await.unwrap().len(), 1);
+    assert_eq!(logs.label_names(&ctx, &streams).await.unwrap(), ["app"]);
+    assert_eq!(
+        logs.stats(&ctx, &streams).await.unwrap(),
+        StreamStats { streams: 1, chunks: 2, entries: 6, bytes: 60 }
+    );
+    let volumes: Vec<u64> = logs.volume(&ctx, &streams, &[]).await.unwrap().iter().map(|v| v.bytes).collect();
+    assert_eq!(volumes, [20, 6]);
+    assert_eq!(logs.detected_fields(&ctx, &select).await.unwrap().len(), 2);
+
+    let search = TraceSearch { query: "{}".into(), start_ns: 0, end_ns: 0, limit: 2, spans_per_set: 3 };
+    let found: Vec<TraceMatch> = traces.search(&ctx, &search).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(found.iter().map(|t| t.trace_id[0]).collect::<Vec<_>>(), [3, 2]);
+    let parts = traces.find(&ctx, &trace_id(3), 0, 0).await.unwrap();
+    let whole = triptych_traces::combine(vec![otlp(3, 3), otlp(3, 4)]).unwrap();
+    assert_eq!(parts.otlp, [whole]);
+    assert!(traces.find(&ctx, &trace_id(9), 0, 0).await.unwrap().otlp.is_empty());
+    let tags = traces.tag_names(&ctx, &TagsSelect::default()).await.unwrap();
+    assert_eq!(tags[0].tags, ["tag1", "tag2", "tag3"]);
+    assert_eq!(
+        traces.tag_values(&ctx, &TagsSelect { limit: 2, ..Default::default() }).await.unwrap(),
+        [Value::Int(1), Value::Int(2)]
+    );
+}
+
+/// Kinds of fields that differ between sources.
+#[tokio::test]
+async fn fields_are_joined() {
+    let querier = querier(vec![Fake::default(), replica(0)]);
+    let select =
+        EntrySelect { expr: String::new(), start_ns: 0, end_ns: 9, direction: Direction::Forward, limit: 0 };
+    let fields = querier.logs().detected_fields(&context(), &select).await.unwrap();
+    let shown: Vec<_> =
+        fields.iter().map(|f| (&*f.label, &*f.kind, f.cardinality, f.parsers.join(" "))).collect();
+    assert_eq!(shown, [("a", "string", 3, "int float".to_owned()), ("b", "int", 3, "json".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_is_missed_is_said() {
+    for broken in
+        [Fault::AtOnce(Kind::Unavailable), Fault::HalfWay(Kind::Unavailable), Fault::HalfWay(Kind::Damaged)]
+    {
+        let querier = querier(vec![replica(0), fault(broken)]);
+        let text = if matches!(broken, Fault::AtOnce(_)) { "ingester-1: broken" } else { "ingester-1: torn" };
+        let ctx = context();
+        metrics_value(&querier, &ctx, "count(up)").await.unwrap();
+        assert_eq!(ctx.report().missed, [text], "{broken:?}");
+        let ctx = context();
+        assert!(lines_found(&querier, &ctx, 10).await.unwrap().ends_with(&[3, 4]));
+        assert_eq!(ctx.report().missed, [text], "{broken:?}");
+        let ctx = context();
+        assert!(spans_counted(&querier, &ctx).await.unwrap() >= 3.0);
+        assert_eq!(ctx.report().missed, [text], "{broken:?}");
+    }
+    let querier = querier(vec![replica(0), fault(Fault::AtOnce(Kind::Unavailable))]);
+    let ctx = context();
+    assert_eq!(
+        querier.metrics().label_names(&ctx, &LabelsSelect::default()).await.unwrap(),
+        ["__name__", "instance"]
+    );
+    assert_eq!(ctx.report().missed, ["ingester-1: broken"]);
+}
+
+#[tokio::test]
+async fn some_failures_fail_the_query() {
+    let check = async |fakes: Vec<Fake>, kind: Kind, text: &str| {
+        let querier = querier(fakes);
+        let ctx = context();
+        let errors = [
+            metrics_value(&querier, &ctx, "count(up)").await.unwrap_err(),
+            lines_found(&querier, &ctx, 10).await.unwrap_err(),
+            spans_counted(&querier, &ctx).await.unwrap_err(),
+        ];
+        for e in errors {
+            assert_eq!((e.kind, e.to_string()), (kind, text.to_owned()));
+        }
+    };
+    use Fault::{AtOnce, HalfWay};
+    // All of them failed: the first error.
+    check(vec![fault(AtOnce(Kind::Unavailable))], Kind::Unavailable, "broken").await;
+    check(vec![fault(HalfWay(Kind::Damaged))], Kind::Damaged, "torn").await;
+    check(vec![fault(AtOnce(Kind::Internal)), fault(HalfWay(Kind::Damaged))], Kind::Internal, "broken").await;
+    // A wrong question, a spent limit: at once.
+    check(vec![replica(0), fault(AtOnce(Kind::Invalid))], Kind::Invalid, "broken").await;
+    check(vec![replica(0), fault(HalfWay(Kind::Exhausted))], Kind::Exhausted, "torn").await;
+    let nobody = querier(vec![]);
+    let e = metrics_value(&nobody, &context(), "up").await.unwrap_err();
+    assert_eq!(
+        (e.kind, e.to_string().as_str()),
+        (Kind::Unavailable, "no ingester and no store-gateway for metrics is known")
+    );
+    nobody.set_sources(Sources {
+        metrics: vec![Source::new("store-gateway-0", Arc::new(replica(0)) as Arc<dyn MetricsStore>)],
+        ..Sources::default()
+    });
+    assert_eq!(metrics_value(&nobody, &context(), "count(up)").await.unwrap(), 1.0);
+    let e = metrics_value(&querier(vec![replica(0)]), &context(), "sum(").await.unwrap_err();
+    assert_eq!(e.kind, Kind::Invalid);
+}
+
+#[tokio::test]
+async fn a_query_that_is_over_stops_its_sources() {
+    let hanging = || {
+        let fake = fault(Fault::Hang);
+        let dropped = fake.dropped.clone();
+        (querier(vec![replica(0), fake]), dropped)
+    };
+    let settled = async |dropped: &AtomicUsize| {
+        for _ in 0..200 {
+            if dropped.load(Ordering::SeqCst) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the source is still asked");
+    };
+
+    // Too late.
+    let (querier, dropped) = hanging();
+    let limits = QueryLimits { timeout: Duration::from_millis(50), ..QueryLimits::default() };
+    let ctx = QueryContext::new(TenantId::single(), limits);
+    let e = metrics_value(&querier, &ctx, "up").await.unwrap_err();
+    assert_eq!((e.kind, e.to_string().as_str()), (Kind::Unavailable, "query timed out after 50ms"));
+    assert!(ctx.report().missed.is_empty());
+    settled(&dropped).await;
+
+    // Cancelled.
+    let (querier, dropped) = hanging();
+    let ctx = context();
+    let canceller = ctx.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        canceller.cancel();
+    });
+    assert_eq!(spans_counted(&querier, &ctx).await.unwrap_err().kind, Kind::Cancelled);
+    settled(&dropped).await;
+
+    // The caller went away.
+    let (querier, dropped) = hanging();
+    let ctx = context();
+    let gone = tokio::time::timeout(
+        Duration::from_millis(20),
+        querier.logs().label_names(&ctx, &StreamsSelect::default()),
+    )
+    .await;
+    assert!(gone.is_err());
+    settled(&dropped).await;
+}
+
+#[tokio::test]
+async fn so_many_queries_at_a_time() {
+    let hang = Arc::new(fault(Fault::Hang));
+    let sources = Sources {
+        metrics: vec![Source::new("ingester-0", hang as Arc<dyn MetricsStore>)],
+        ..Sources::default()
+    };
+    let querier =
+        Config { queries_max: 1, ..Config::default() }.build(Deps { sources, query: Handle::current() });
+    let (query, blocked) = (querier.query(), context());
+    let (first, ctx) = (query.clone(), blocked.clone());
+    let first = tokio::spawn(async move { first.metrics(&ctx, &instant("up")).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let limits = QueryLimits { timeout: Duration::from_millis(30), ..QueryLimits::default() };
+    let late = QueryContext::new(TenantId::single(), limits);
+    // Not even begun: a query without sources fails at once where it is let in.
+    assert_eq!(query.traces(&late, &spans()).await.unwrap_err().to_string(), "query timed out after 30ms");
+    blocked.cancel();
+    assert_eq!(first.await.unwrap().unwrap_err().kind, Kind::Cancelled);
+    let e = query.traces(&context(), &spans()).await.unwrap_err();
+    assert!(e.to_string().contains("is known"), "{e}");
+}

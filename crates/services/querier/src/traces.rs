@@ -1,0 +1,140 @@
+//! Plugs traces in: the merged Store API, and TraceQL metrics over it.
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use triptych_model::Result;
+use triptych_model::metrics::QueryValue;
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    TracesMetricsQuery, Value,
+};
+use triptych_rpc::TracesStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+use triptych_traceql::{MatchMerge, evaluate, leaves, merge_samples, merge_tags, merge_values};
+
+use crate::fan::Fan;
+use crate::{Pool, Source};
+
+#[derive(Clone)]
+pub(crate) struct Door {
+    fan: Fan,
+    sources: Pool<dyn TracesStore>,
+}
+
+impl Door {
+    pub fn new(fan: Fan, sources: Pool<dyn TracesStore>) -> Self {
+        Self { fan, sources }
+    }
+
+    pub fn set_sources(&self, sources: Vec<Source<dyn TracesStore>>) {
+        self.sources.set(sources);
+    }
+
+    pub async fn query(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
+        let (door, context, query) = (self.clone(), ctx.clone(), query.clone());
+        let work = async move {
+            let mut streams = Vec::new();
+            for leaf in leaves(&query)? {
+                streams.push(merge_samples(door.open_samples(&context, &leaf).await?));
+            }
+            evaluate(&context, &query, streams).await
+        };
+        self.fan.run(ctx, work).await
+    }
+
+    async fn open_samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SpanSampleSelect,
+    ) -> Result<Vec<Stream<TraceSamples>>> {
+        self.fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.samples(&ctx, &select).await })
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl TracesStore for Door {
+    /// At most one part: those of all sources, combined.
+    async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts> {
+        let id = *trace_id;
+        let found = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                Box::pin(async move { store.find(&ctx, &id, start_ns, end_ns).await })
+            })
+            .await?;
+        let parts: Vec<_> = found.into_iter().flat_map(|p| p.otlp).collect();
+        if parts.len() < 2 {
+            return Ok(TraceParts { otlp: parts });
+        }
+        // The combined trace is about as large as its parts.
+        let held = ctx.reserve(parts.iter().map(|p| 2 * p.len()).sum())?;
+        let combine = async move {
+            let combined = triptych_traces::combine(parts)?;
+            drop(held);
+            Ok(combined)
+        };
+        let combined = self.fan.run(ctx, combine).await?;
+        Ok(TraceParts { otlp: if combined.is_empty() { Vec::new() } else { vec![combined] } })
+    }
+
+    /// Newest first. Each source stops at the limit for itself.
+    async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        let streams = self
+            .fan
+            .open(ctx, &self.sources.all(), |store, ctx| {
+                let search = search.clone();
+                Box::pin(async move { store.search(&ctx, &search).await })
+            })
+            .await?;
+        let (limit, spans_per_set) = (search.limit, search.spans_per_set);
+        let merge = async move {
+            let mut merge = MatchMerge::new(spans_per_set);
+            let mut all = stream::select_all(streams);
+            while let Some(found) = all.try_next().await? {
+                merge.add(found);
+            }
+            Ok(merge.finish(limit))
+        };
+        let found = self.fan.run(ctx, merge).await?;
+        Ok(stream::iter(found).map(Ok).boxed())
+    }
+
+    async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
+        let streams = self.open_samples(ctx, select).await?;
+        Ok(self.fan.ahead(ctx, merge_samples(streams)))
+    }
+
+    async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.tag_names(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_tags(lists, select.limit))
+    }
+
+    async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources.all(), |store, ctx| {
+                let select = select.clone();
+                Box::pin(async move { store.tag_values(&ctx, &select).await })
+            })
+            .await?;
+        Ok(merge_values(lists, select.limit))
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Series pass through one at a time. Held in memory are only: the window of the series being read, the groups of an
 //! aggregation, the two sides of a join, what must be sorted or ranked, and the answer; all of it is reserved on the
-//! query's context. After every [`SERIES_PER_YIELD`] series the task yields.
+//! query's context. After every 64 series the task yields.
 
 pub(crate) mod aggregate;
 pub mod binary;

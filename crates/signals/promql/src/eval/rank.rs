@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use futures::StreamExt;
 use triptych_model::{Error, Labels, Result};
 use xxhash_rust::xxh64::xxh64;
 
@@ -108,8 +109,6 @@ impl Eval<'_> {
         Ok(())
     }
 }
-
-use futures::StreamExt;
 
 /// Best first; NaN is worst in both directions.
 fn rank_order(op: AggregateOp, a: f64, b: f64) -> Ordering {

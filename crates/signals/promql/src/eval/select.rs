@@ -1,9 +1,10 @@
 //! Leaves: series from the source, as columns of instants or slid over by range functions.
 
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use triptych_model::labels::METRIC_NAME;
 use triptych_model::metrics::{Sample, SeriesSamples, SeriesSelect, is_stale};
 use triptych_model::{Error, Result};
+use triptych_runtime::Reservation;
 
 use super::column::{ABSENT, Column, ColumnStream, ScalarColumn, Steps, is_absent};
 use super::over_time::{RangeFn, Slider, Window};
@@ -118,7 +119,12 @@ impl Eval<'_> {
 
     /// The instants at which the inner expression of a subquery is evaluated: multiples of its step after the start of the
     /// first window, up to the end of the last one.
-    fn subquery_steps(&self, arg: &RangeArg, step_ms: i64, steps: Steps) -> Result<Option<Steps>> {
+    fn subquery_steps(
+        &self,
+        arg: &RangeArg,
+        step_ms: i64,
+        steps: Steps,
+    ) -> Result<Option<(Steps, Reservation)>> {
         let (first, last) = match arg.at_ms() {
             Some(at) => (at, at),
             None => (steps.start_ms, steps.end_ms()),
@@ -130,10 +136,10 @@ impl Eval<'_> {
             return Ok(None);
         }
         let count = (end_ms - start_ms) / step_ms + 1;
-        // Each inner series will need this much at least.
-        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(8);
-        self.ctx.reserve(bytes).map_err(|e| e.context(format!("subquery with {count} steps")))?;
-        Ok(Some(Steps { start_ms, step_ms, count: count as usize }))
+        // One inner series at a time: its column, and that as samples.
+        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(8 + size_of::<Sample>());
+        let held = self.ctx.reserve(bytes).map_err(|e| e.context(format!("subquery with {count} steps")))?;
+        Ok(Some((Steps { start_ms, step_ms, count: count as usize }, held)))
     }
 
     /// The series that windows slide over.
@@ -148,11 +154,12 @@ impl Eval<'_> {
                 Ok(series.map(|s| s.map(|series| Slid { series, drop_name: false })).boxed())
             }
             RangeArg::Subquery { inner, step_ms, .. } => {
-                let Some(inner_steps) = self.subquery_steps(arg, *step_ms, steps)? else {
+                let Some((inner_steps, held)) = self.subquery_steps(arg, *step_ms, steps)? else {
                     return Ok(stream::empty().boxed());
                 };
                 let columns = self.vector(inner, inner_steps).await?;
                 let samples = move |column: Column| {
+                    let _while_it_runs = &held;
                     let samples: Vec<Sample> = column
                         .values
                         .iter()
@@ -163,7 +170,7 @@ impl Eval<'_> {
                     let series = Series { labels: column.labels, samples: Box::new(samples.into_iter()) };
                     Slid { series, drop_name: column.drop_name }
                 };
-                Ok(columns.map(move |c| c.map(samples)).boxed())
+                Ok(columns.map_ok(samples).boxed())
             }
         }
     }

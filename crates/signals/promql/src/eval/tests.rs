@@ -328,3 +328,53 @@ async fn deep_trees_are_evaluated() {
         Engine::default().query(&ctx, &source, &range(&expr, 0, 600_000, 60_000)).await.unwrap();
     }
 }
+
+/// Hands samples out in runs of the given lengths, then one by one.
+struct Chopped(std::vec::IntoIter<Sample>, std::vec::IntoIter<usize>);
+
+impl crate::source::SampleIter for Chopped {
+    fn next_run(&mut self, out: &mut Vec<Sample>) -> Result<bool> {
+        let before = out.len();
+        let length = self.1.next().unwrap_or(1).max(1);
+        out.extend(self.0.by_ref().take(length));
+        Ok(out.len() > before)
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// A slid window is what a filter over all samples gives, whatever the runs are, also after samples were thrown away.
+    #[test]
+    fn windows_slide_as_filters_filter(
+        gaps in proptest::collection::vec((1i64..40, 0u8..6), 0..4000),
+        runs in proptest::collection::vec(0usize..300, 0..40),
+        range_ms in 1i64..2000,
+        step_ms in 1i64..3000,
+        start_ms in -500i64..500,
+    ) {
+        let stale = f64::from_bits(triptych_model::metrics::STALE_NAN_BITS);
+        let mut t_ms = 0;
+        let samples: Vec<Sample> = gaps.iter().map(|(gap, v)| {
+            t_ms += gap;
+            Sample { t_ms, value: if *v == 5 { stale } else { f64::from(*v) } }
+        }).collect();
+        let ctx = QueryContext::unlimited(TenantId::single());
+        let chopped = Chopped(samples.clone().into_iter(), runs.into_iter());
+        let mut slider = over_time::Slider::new(&ctx, Box::new(chopped), Vec::new()).unwrap();
+        let mut end_ms = start_ms;
+        while end_ms < t_ms + 2 * range_ms {
+            let naive: Vec<Sample> = samples
+                .iter()
+                .copied()
+                .filter(|s| s.t_ms > end_ms - range_ms && s.t_ms <= end_ms && !is_stale(s.value))
+                .collect();
+            let window = slider.window(end_ms - range_ms, end_ms, end_ms).unwrap();
+            proptest::prop_assert_eq!(window.samples, &naive[..]);
+            let resets = naive.windows(2).filter(|p| p[1].value < p[0].value).count();
+            let counted = over_time::RangeFn::Resets.apply(&window, [0.0; 2], &mut Vec::new());
+            proptest::prop_assert_eq!(counted, (!naive.is_empty()).then_some(resets as f64));
+            end_ms += step_ms;
+        }
+    }
+}

@@ -144,3 +144,6 @@ fn touches(text: &str, series: &[Labels]) -> bool {
     }
     !series.is_empty() && crate::parse(text).is_ok_and(|expr| walk(&expr, series))
 }
+
+#[cfg(test)]
+mod tests;

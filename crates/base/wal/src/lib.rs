@@ -57,7 +57,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -72,6 +72,9 @@ use writer::{Item, Shared};
 
 /// Longest payload of a frame, in bytes. A batch is a few MiB; this bounds what one item can make the queue hold.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// Deleting waits this long for a writer that is behind.
+const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What a caller that was refused is told to wait: a few group commits of a slow disk.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -276,12 +279,19 @@ impl Wal {
     }
 
     /// Deletes every segment up to and including `upto`, oldest first, and syncs the directory. Blocks. Deleting what is
-    /// already gone is fine. Fails (Unavailable, try again) while the writer has not come to the cut.
+    /// already gone is fine. Waits for the writer to come to the cut, but not for ever (Unavailable, try again).
     pub fn truncate(&self, upto: &Cut) -> Result<()> {
-        let writable_from = self.shared.writable_from.load(Ordering::Acquire);
-        let Some(upto) = upto.segment() else {
-            return Err(Error::unavailable(format!("{} WAL: the cut is not written yet", self.name)));
+        let start = Instant::now();
+        let upto = loop {
+            match upto.segment() {
+                Some(segment) => break segment,
+                None if start.elapsed() < CUT_WAIT_MAX => std::thread::sleep(Duration::from_millis(1)),
+                None => {
+                    return Err(Error::unavailable(format!("{} WAL: the cut is not written yet", self.name)));
+                }
+            }
         };
+        let writable_from = self.shared.writable_from.load(Ordering::Acquire);
         if upto.0 >= writable_from {
             return Err(Error::internal(format!(
                 "{} WAL: segments up to {upto} to be deleted, but {writable_from} may still be written",

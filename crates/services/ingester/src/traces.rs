@@ -1,15 +1,25 @@
 //! Plugs traces in.
 
+use async_trait::async_trait;
 use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use triptych_blob::Bucket;
 use triptych_config::TenantLimits;
 use triptych_model::batch::TracesReader;
 use triptych_model::push::PushReport;
-use triptych_model::{Error, Result, Signal, TenantId};
-use triptych_traces::{Head, HeadConfig};
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    Value,
+};
+use triptych_model::{Result, Signal, TenantId};
+use triptych_rpc::TracesStore;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+use triptych_traceql::{MatchMerge, merge_samples, merge_tags, merge_values};
+use triptych_traces::{FlushOptions, Head, HeadConfig};
 
 use crate::Deps;
-use crate::generation::{Flushed, Kind};
+use crate::generation::{Flushed, Generations, Kind};
 
 pub(crate) struct Traces {
     bucket: Bucket,
@@ -31,7 +41,6 @@ impl Kind for Traces {
         Head::new(HeadConfig {
             traces_max: limits.live_traces_max as usize,
             trace_bytes_max: limits.trace_bytes_max as usize,
-            ..HeadConfig::default()
         })
     }
 
@@ -48,7 +57,73 @@ impl Kind for Traces {
     }
 
     fn flush(&self, head: Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>> {
-        let _ = (&self.bucket, head, tenant);
-        Box::pin(async move { Err(Error::internal("not yet")) })
+        let bucket = self.bucket.clone();
+        Box::pin(async move {
+            let report = head.flush(&bucket, &tenant, &FlushOptions::default()).await?;
+            if report.damaged_parts > 0 {
+                // The distributor decodes what it takes: this cannot come from a client.
+                let parts = report.damaged_parts;
+                tracing::error!(%tenant, parts, "parts of traces are no OTLP, they are not in the block");
+            }
+            Ok(Flushed { objects: u64::from(report.block.is_some()), bytes: report.bytes })
+        })
+    }
+}
+
+#[async_trait]
+impl TracesStore for Generations<Traces> {
+    /// Every generation's parts; whoever asked combines them with those of others.
+    async fn find(
+        &self,
+        ctx: &QueryContext,
+        trace_id: &TraceId,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<TraceParts> {
+        let mut parts = TraceParts::default();
+        for head in self.heads(ctx) {
+            parts.otlp.extend(head.find(ctx, trace_id, start_ns, end_ns).await?.otlp);
+        }
+        Ok(parts)
+    }
+
+    async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        let mut heads = self.heads(ctx);
+        if heads.len() < 2 {
+            let Some(head) = heads.pop() else { return Ok(stream::empty().boxed()) };
+            return head.search(ctx, search).await;
+        }
+        let mut merge = MatchMerge::new(search.spans_per_set);
+        for head in heads {
+            let mut matches = head.search(ctx, search).await?;
+            while let Some(found) = matches.try_next().await? {
+                merge.add(found);
+            }
+        }
+        Ok(stream::iter(merge.finish(search.limit)).map(Ok).boxed())
+    }
+
+    async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
+        let mut streams = Vec::new();
+        for head in self.heads(ctx) {
+            streams.push(head.samples(ctx, select).await?);
+        }
+        Ok(merge_samples(streams))
+    }
+
+    async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        let mut lists = Vec::new();
+        for head in self.heads(ctx) {
+            lists.push(head.tag_names(ctx, select).await?);
+        }
+        Ok(merge_tags(lists, select.limit))
+    }
+
+    async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
+        let mut lists = Vec::new();
+        for head in self.heads(ctx) {
+            lists.push(head.tag_values(ctx, select).await?);
+        }
+        Ok(merge_values(lists, select.limit))
     }
 }

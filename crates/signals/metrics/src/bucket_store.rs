@@ -123,8 +123,8 @@ impl BucketStore {
         let mut known = inner.known.lock().await;
         let mut listed = listing::list_all(&inner.bucket).await?;
         listed.retain(|(tenant, id), _| owns(tenant, *id));
-        let mut report = SyncReport::default();
-        report.partial = listed.values().filter(|o| !o.has_meta()).count();
+        let partial = listed.values().filter(|o| !o.has_meta()).count();
+        let mut report = SyncReport { partial, ..SyncReport::default() };
         listed.retain(|_, objects| objects.has_meta());
 
         let before = known.len();

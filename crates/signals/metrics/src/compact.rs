@@ -65,7 +65,8 @@ pub struct CompactConfig {
     pub merges_max: usize,
     /// Memory for the chunks and index parts that a merge holds, in bytes.
     pub memory_bytes_max: usize,
-    /// External labels in which copies of the same data differ. Blocks that differ in others are never merged.
+    /// External labels in which copies of the same data differ (ingesters write `replica`). Blocks that differ in others are
+    /// never merged.
     pub replica_labels: Vec<String>,
 }
 
@@ -80,7 +81,7 @@ impl Default for CompactConfig {
             merge_blocks_max: 64,
             merges_max: 16,
             memory_bytes_max: 512 << 20,
-            replica_labels: vec!["ingester".to_owned()],
+            replica_labels: vec!["replica".to_owned(), "ingester".to_owned()],
         }
     }
 }
@@ -289,12 +290,11 @@ impl Round<'_> {
                 }
             }
             let culprit = culprit.clone();
-            let series = block.scan(&ctx, batch_bytes).await.map_err(blame)?.map(move |series| {
-                series.map_err(|e| {
-                    *culprit.lock() = Some(id);
-                    e
-                })
-            });
+            let series = block
+                .scan(&ctx, batch_bytes)
+                .await
+                .map_err(blame)?
+                .map(move |series| series.inspect_err(|_| *culprit.lock() = Some(id)));
             streams.push(series.boxed());
         }
 

@@ -66,7 +66,7 @@ pub(crate) async fn flush(
 ) -> Vec<BlockMeta> {
     let labels = BTreeMap::from([
         ("tenant".to_owned(), tenant.to_string()),
-        ("ingester".to_owned(), ingester.to_owned()),
+        ("replica".to_owned(), ingester.to_owned()),
     ]);
     let options = FlushOptions { labels, source: "triptych".to_owned(), now_ms };
     head.flush(bucket, tenant, &options).await.unwrap().blocks

@@ -347,10 +347,7 @@ impl Block {
                 };
                 // The reservation lives as long as the batch is read.
                 let items = series.into_iter().map(Ok).chain(error.map(Err));
-                stream::iter(items.map(move |item| {
-                    let _held = &memory;
-                    item
-                }))
+                stream::iter(items.inspect(move |_| _ = &memory))
             })
             .boxed()
     }

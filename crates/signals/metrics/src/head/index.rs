@@ -50,8 +50,7 @@ impl Index {
                 }
                 None => {
                     // Most values that are new stay rare: a list of one costs four bytes.
-                    let mut ids = Vec::with_capacity(1);
-                    ids.push(id);
+                    let ids = vec![id];
                     self.inner_bytes += value.len() + ARC_STR_OVERHEAD_BYTES + 16;
                     values.insert(Arc::from(value), ids);
                 }

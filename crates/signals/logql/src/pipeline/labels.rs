@@ -93,7 +93,12 @@ impl LineLabels {
 
     fn find(&self, name: &str) -> Option<usize> {
         if self.entries.len() <= INDEX_FROM {
-            return self.entries.iter().position(|e| self.arena[e.name.clone()] == *name);
+            // Bytes: a text's slices would be checked for character boundaries at each comparison.
+            let (arena, name) = (self.arena.as_bytes(), name.as_bytes());
+            return self
+                .entries
+                .iter()
+                .position(|e| e.name.len() == name.len() && arena[e.name.clone()] == *name);
         }
         let hash = self.hasher.hash_one(name);
         self.index.find(hash, |&i| self.arena[self.entries[i].name.clone()] == *name).copied()
@@ -263,6 +268,9 @@ impl LineLabels {
 
     /// The stream's labels as they stand now.
     pub fn stream_labels(&self) -> Labels {
+        if self.entries.is_empty() && self.deleted.is_empty() {
+            return self.base.clone();
+        }
         let mut added: Pairs<'_> = self.entries_of(Category::Stream).collect();
         if added.is_empty() && self.deleted.is_empty() {
             return self.base.clone();
@@ -274,6 +282,9 @@ impl LineLabels {
 
     pub fn metadata_labels(&self) -> Labels {
         let mut pairs: Pairs<'_> = self.entries_of(Category::Metadata).collect();
+        if pairs.is_empty() {
+            return Labels::empty();
+        }
         pairs.sort_unstable();
         Labels::from_sorted(pairs)
     }
@@ -281,6 +292,9 @@ impl LineLabels {
     pub fn parsed_labels(&self) -> Labels {
         let mut pairs: Pairs<'_> = self.entries_of(Category::Parsed).collect();
         self.push_error(&mut pairs);
+        if pairs.is_empty() {
+            return Labels::empty();
+        }
         pairs.sort_unstable();
         Labels::from_sorted(pairs)
     }

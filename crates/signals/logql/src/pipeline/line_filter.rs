@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use memchr::memmem::Finder;
 use regex::Regex;
 use triptych_model::{Error, Result};
@@ -22,7 +21,6 @@ pub struct LineTest {
 enum Needle {
     Everything,
     Literal(Box<Finder<'static>>),
-    Literals(AhoCorasick),
     Regex(Regex),
     Pattern(LinePattern),
     Ip(IpPattern),
@@ -41,11 +39,13 @@ impl LineTest {
     }
 }
 
-fn searcher(required: &Required) -> Result<AhoCorasick> {
-    AhoCorasick::builder()
-        .ascii_case_insensitive(required.ignore_case)
-        .kind(Some(AhoCorasickKind::DFA))
-        .build(&required.texts)
+/// Any of the texts, in bytes that need not be UTF-8. The regex crate searches for few texts with vector instructions, in
+/// either case, where an automaton goes byte by byte.
+fn searcher(required: &Required) -> Result<regex::bytes::Regex> {
+    let texts: Vec<String> =
+        required.texts.iter().map(|t| regex::escape(&String::from_utf8_lossy(t))).collect();
+    let case = if required.ignore_case { "(?i)" } else { "" };
+    regex::bytes::Regex::new(&format!("{case}(?:{})", texts.join("|")))
         .map_err(|e| Error::invalid(format!("line filter: {e}")))
 }
 
@@ -68,8 +68,7 @@ impl Needle {
                     Some(found) if !found.ignore_case && found.texts.len() == 1 => {
                         Needle::Literal(Box::new(Finder::new(&found.texts[0]).into_owned()))
                     }
-                    Some(found) => Needle::Literals(searcher(&found)?),
-                    None => Needle::Regex(regex),
+                    _ => Needle::Regex(regex),
                 }
             }
         })
@@ -80,7 +79,6 @@ impl Needle {
         match self {
             Needle::Everything => true,
             Needle::Literal(finder) => finder.find(line.as_bytes()).is_some(),
-            Needle::Literals(searcher) => searcher.is_match(line),
             Needle::Regex(regex) => regex.is_match(line),
             Needle::Pattern(pattern) => pattern.matches(line),
             Needle::Ip(pattern) => pattern.is_in(line),
@@ -105,7 +103,7 @@ struct Clause {
 #[derive(Debug, Clone)]
 enum Search {
     One(Box<Finder<'static>>),
-    Any(AhoCorasick),
+    Any(regex::bytes::Regex),
 }
 
 impl LineFilter {
@@ -140,6 +138,10 @@ impl Clause {
         let mut ignore_case = false;
         for needle in &filter.needles {
             let LineNeedle::Text(text) = needle else { return None };
+            // Stored bytes that are no UTF-8 show as U+FFFD in the line only.
+            if text.contains(char::REPLACEMENT_CHARACTER) {
+                return None;
+            }
             match filter.op {
                 LineOp::Contains if !text.is_empty() => texts.push(text.clone().into_bytes()),
                 LineOp::Regex => {

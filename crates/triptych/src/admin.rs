@@ -46,12 +46,16 @@ impl Admin {
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     match admin.waiting() {
         waiting if waiting.is_empty() => "ready\n".into_response(),
-        waiting => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready yet: {}\n", waiting.join(", "))).into_response(),
+        waiting => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready yet: {}\n", waiting.join(", ")))
+            .into_response(),
     }
 }
 
 async fn metrics() -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], triptych_telemetry::exposition::render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        triptych_telemetry::exposition::render(),
+    )
         .into_response()
 }
 
@@ -84,7 +88,8 @@ async fn compact(State(admin): State<Arc<Admin>>) -> Response {
     match compactor.round().await {
         Ok(done) => {
             sync(&admin).await;
-            Json(json!({"merged": done.merged, "written": done.written, "removed": done.removed})).into_response()
+            Json(json!({"merged": done.merged, "written": done.written, "removed": done.removed}))
+                .into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

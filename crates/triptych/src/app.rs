@@ -37,7 +37,8 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     config.server.listen = ports.http.local_addr()?.to_string();
 
     let role = if let [one] = roles { one.name() } else { "all" };
-    let telemetry = config.telemetry.start(role, ports.own_receiver().as_deref(), Some(&own_log(&config.data_dir)))?;
+    let telemetry =
+        config.telemetry.start(role, ports.own_receiver().as_deref(), Some(&own_log(&config.data_dir)))?;
     tracing::info!(role, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
 
     let shutdown = Shutdown::new();
@@ -140,7 +141,8 @@ impl Ports {
     /// Where our own spans go: `http://127.0.0.1:4317`.
     fn own_receiver(&self) -> Option<String> {
         let address = self.otlp_grpc.as_ref()?.local_addr().ok()?;
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+        let host =
+            if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
         Some(format!("http://{host}:{}", address.port()))
     }
 
@@ -160,7 +162,9 @@ impl Ports {
             println!("try");
             println!("  the page   http://{http}/");
             println!("  metrics    curl -s 'http://{http}/api/v1/query?query=up'");
-            println!("  logs       curl -sG http://{http}/loki/api/v1/query_range --data-urlencode 'query={{job=~\".+\"}}'");
+            println!(
+                "  logs       curl -sG http://{http}/loki/api/v1/query_range --data-urlencode 'query={{job=~\".+\"}}'"
+            );
             println!("  traces     curl -sG http://{http}/api/search --data-urlencode 'q={{}}'");
             println!("  grafana    Prometheus, Loki and Tempo data sources, all with the URL http://{http}");
         }
@@ -187,9 +191,9 @@ async fn listen(wanted: bool, address: &str, flag: &str) -> Result<Option<TcpLis
     if !wanted || address.is_empty() {
         return Ok(None);
     }
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address with {flag} (port 0 picks a free one)"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another address with {flag} (port 0 picks a free one)")
+    })?;
     Ok(Some(listener))
 }
 

@@ -231,7 +231,16 @@ mod tests {
             Command::Run(run) => run.roles().1.config().unwrap(),
             other => panic!("{other:?}"),
         };
-        let config = parse(&["triptych", "all", "--listen", "127.0.0.1:0", "--data-dir", "/x", "--set", "agent.enabled=false"]);
+        let config = parse(&[
+            "triptych",
+            "all",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            "/x",
+            "--set",
+            "agent.enabled=false",
+        ]);
         assert_eq!(config.server.listen, "127.0.0.1:0");
         assert_eq!(config.data_dir.to_str(), Some("/x"));
         assert!(!config.agent.enabled);

@@ -120,8 +120,11 @@ impl Config {
     pub fn node(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = if self.node.is_empty() { host() } else { self.node.clone() };
-        let name: String =
-            name.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+        let name: String = name
+            .trim()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+            .collect();
         if name.is_empty() { "triptych".to_owned() } else { name }
     }
 

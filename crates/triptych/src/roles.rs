@@ -13,9 +13,11 @@ use triptych_blob::Bucket;
 use triptych_compactor::Compactor;
 use triptych_config::TenantLimits;
 use triptych_ingester::Ingester;
+use triptych_querier::{Source, Sources};
 use triptych_rpc::{
-    Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore, MetricsStoreClient,
-    MetricsStoreServer, Query, QueryClient, QueryServer, TracesStore, TracesStoreClient, TracesStoreServer, Write,
+    Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
+    MetricsStoreClient, MetricsStoreServer, Query, QueryClient, QueryServer, TracesStore, TracesStoreClient,
+    TracesStoreServer, Write,
 };
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{SharedClock, Tasks};
@@ -75,12 +77,6 @@ impl Role {
     }
 }
 
-/// One source of the Store API with its name in reports.
-pub struct Source<T: ?Sized> {
-    pub name: String,
-    pub store: Arc<T>,
-}
-
 type Check = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What a process is made of, growing role by role.
@@ -93,9 +89,7 @@ pub struct Parts {
     bucket: Bucket,
 
     ingest: Vec<Arc<dyn Ingest>>,
-    metrics: Vec<Source<dyn MetricsStore>>,
-    logs: Vec<Source<dyn LogsStore>>,
-    traces: Vec<Source<dyn TracesStore>>,
+    sources: Sources,
     querier: Option<Channel>,
     write: Option<Arc<dyn Write>>,
     targets: Option<triptych_gateway::Targets>,
@@ -114,7 +108,13 @@ pub struct Parts {
 
 impl Parts {
     /// Builds the roles, in their order.
-    pub fn build(config: Config, roles: &[Role], pools: Handles, tasks: Tasks, clock: SharedClock) -> Result<Self> {
+    pub fn build(
+        config: Config,
+        roles: &[Role],
+        pools: Handles,
+        tasks: Tasks,
+        clock: SharedClock,
+    ) -> Result<Self> {
         let bucket = config.bucket().build().context("bucket")?;
         let limits = config.tenant_limits()?;
         let mut parts = Parts {
@@ -124,9 +124,7 @@ impl Parts {
             clock,
             bucket,
             ingest: vec![],
-            metrics: vec![],
-            logs: vec![],
-            traces: vec![],
+            sources: Sources::default(),
             querier: None,
             write: None,
             targets: None,
@@ -172,11 +170,9 @@ impl Parts {
     }
 
     fn add_store(&mut self, name: &str, channel: &Channel) {
-        let name = name.to_owned();
-        self.metrics
-            .push(Source { name: name.clone(), store: Arc::new(MetricsStoreClient::new(channel.clone())) });
-        self.logs.push(Source { name: name.clone(), store: Arc::new(LogsStoreClient::new(channel.clone())) });
-        self.traces.push(Source { name, store: Arc::new(TracesStoreClient::new(channel.clone())) });
+        self.sources.metrics.push(Source::new(name, Arc::new(MetricsStoreClient::new(channel.clone()))));
+        self.sources.logs.push(Source::new(name, Arc::new(LogsStoreClient::new(channel.clone()))));
+        self.sources.traces.push(Source::new(name, Arc::new(TracesStoreClient::new(channel.clone()))));
     }
 
     /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
@@ -194,7 +190,11 @@ impl Parts {
     }
 }
 
-fn store_routes(metrics: Arc<dyn MetricsStore>, logs: Arc<dyn LogsStore>, traces: Arc<dyn TracesStore>) -> Routes {
+fn store_routes(
+    metrics: Arc<dyn MetricsStore>,
+    logs: Arc<dyn LogsStore>,
+    traces: Arc<dyn TracesStore>,
+) -> Routes {
     Routes::new(MetricsStoreServer::service(metrics))
         .add_service(LogsStoreServer::service(logs))
         .add_service(TracesStoreServer::service(traces))
@@ -238,11 +238,12 @@ fn distributor(parts: &mut Parts) -> Result<()> {
     if parts.ingest.is_empty() {
         bail!("it needs ingesters: set peers.ingesters");
     }
-    let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
+    let mut config = parts.config.distributor.clone();
+    config.multitenancy_enabled = parts.config.multitenancy;
+    let distributor = config.build(triptych_distributor::Deps {
         ingesters: parts.ingest.clone(),
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
-        multitenancy: parts.config.multitenancy,
     })?;
     parts.add_http(distributor.routes());
     parts.otlp_http = Some(distributor.otlp_http_routes());
@@ -253,14 +254,12 @@ fn distributor(parts: &mut Parts) -> Result<()> {
 }
 
 fn querier(parts: &mut Parts) -> Result<()> {
-    if parts.metrics.is_empty() {
+    if parts.sources.metrics.is_empty() {
         bail!("it needs sources: set peers.ingesters and peers.store_gateways");
     }
     let deps = triptych_querier::Deps {
-        metrics: parts.metrics.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
-        logs: parts.logs.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
-        traces: parts.traces.iter().map(|s| (s.name.clone(), s.store.clone())).collect(),
-        pool: parts.pools.query.clone(),
+        sources: std::mem::take(&mut parts.sources),
+        query: parts.pools.query.clone(),
     };
     let querier = Arc::new(parts.config.querier.clone().build(deps));
     let routes = store_routes(querier.clone(), querier.clone(), querier.clone())

@@ -22,7 +22,9 @@ pub fn query(command: QueryCommand) -> Result<()> {
     runtime()?.block_on(async {
         match command {
             QueryCommand::Metrics { expr, range, step, client } => metrics(expr, range, step, client).await,
-            QueryCommand::Logs { expr, range, limit, forward, client } => lines(expr, range, limit, forward, client).await,
+            QueryCommand::Logs { expr, range, limit, forward, client } => {
+                lines(expr, range, limit, forward, client).await
+            }
             QueryCommand::Traces { query, range, limit, client } => traces(query, range, limit, client).await,
         }
     })
@@ -39,8 +41,9 @@ fn range_ns(range: &RangeFlags) -> Result<(i64, i64)> {
         if let Ok(seconds) = text.parse::<f64>() {
             return Ok((seconds * 1e9) as i64);
         }
-        let time: jiff::Timestamp =
-            text.parse().with_context(|| format!("{text:?} is not a time; write 2026-01-31T12:00:00Z or Unix seconds"))?;
+        let time: jiff::Timestamp = text
+            .parse()
+            .with_context(|| format!("{text:?} is not a time; write 2026-01-31T12:00:00Z or Unix seconds"))?;
         Ok(i64::try_from(time.as_nanosecond())?)
     };
     let end = range.end.as_deref().map_or(Ok(now_ns()), time)?;
@@ -66,12 +69,15 @@ async fn get(client: &ClientFlags, path: &str, params: &[(&str, String)]) -> Res
     if let Some(tenant) = &client.tenant {
         request = request.header("x-scope-orgid", tenant);
     }
-    let response =
-        request.send().await.with_context(|| format!("{} does not answer; is Triptych running there?", client.server))?;
+    let response = request
+        .send()
+        .await
+        .with_context(|| format!("{} does not answer; is Triptych running there?", client.server))?;
     let status = response.status();
     let body = response.text().await?;
     if !status.is_success() {
-        let said = serde_json::from_str::<Json>(&body).ok().and_then(|j| Some(j.get("error")?.as_str()?.to_owned()));
+        let said =
+            serde_json::from_str::<Json>(&body).ok().and_then(|j| Some(j.get("error")?.as_str()?.to_owned()));
         bail!("{status}: {}", said.unwrap_or(body).trim());
     }
     serde_json::from_str(&body).with_context(|| format!("{path} did not answer with JSON"))
@@ -81,8 +87,7 @@ async fn metrics(expr: String, range: RangeFlags, step: Option<String>, client: 
     let (start, end) = range_ns(&range)?;
     let answer = match step {
         Some(step) => {
-            let params =
-                [("query", expr), ("start", seconds(start)), ("end", seconds(end)), ("step", step)];
+            let params = [("query", expr), ("start", seconds(start)), ("end", seconds(end)), ("step", step)];
             get(&client, "/api/v1/query_range", &params).await?
         }
         None => get(&client, "/api/v1/query", &[("query", expr), ("time", seconds(end))]).await?,
@@ -90,7 +95,13 @@ async fn metrics(expr: String, range: RangeFlags, step: Option<String>, client: 
     show::print(&client, &answer, show::metrics)
 }
 
-async fn lines(expr: String, range: RangeFlags, limit: u32, forward: bool, client: ClientFlags) -> Result<()> {
+async fn lines(
+    expr: String,
+    range: RangeFlags,
+    limit: u32,
+    forward: bool,
+    client: ClientFlags,
+) -> Result<()> {
     let (start, end) = range_ns(&range)?;
     let direction = if forward { "forward" } else { "backward" };
     let params = [
@@ -123,7 +134,8 @@ async fn traces(query: String, range: RangeFlags, limit: u32, client: ClientFlag
 async fn tail(expr: String, limit: u32, client: ClientFlags) -> Result<()> {
     let http = format!("{}/loki/api/v1/tail", client.server.trim_end_matches('/'));
     let params = [("query", expr), ("limit", limit.to_string())];
-    let mut url = Url::parse_with_params(&http, &params).with_context(|| format!("--server {}", client.server))?;
+    let mut url =
+        Url::parse_with_params(&http, &params).with_context(|| format!("--server {}", client.server))?;
     let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
     let _ = url.set_scheme(scheme);
     let mut request = url.as_str().into_client_request()?;

@@ -119,8 +119,12 @@ pub fn trace(answer: &Json) {
     spans.sort_by_key(|(_, s)| number(&s["startTimeUnixNano"]));
     let origin = spans.first().map_or(0, |(_, s)| number(&s["startTimeUnixNano"]));
     let known: Vec<&str> = spans.iter().map(|(_, s)| text(&s["spanId"])).collect();
-    let mut open: Vec<(usize, &str, &Json)> =
-        spans.iter().rev().filter(|(_, s)| !known.contains(&text(&s["parentSpanId"]))).map(|(n, s)| (0, *n, *s)).collect();
+    let mut open: Vec<(usize, &str, &Json)> = spans
+        .iter()
+        .rev()
+        .filter(|(_, s)| !known.contains(&text(&s["parentSpanId"])))
+        .map(|(n, s)| (0, *n, *s))
+        .collect();
     // A span whose parent is itself a descendant would come again; no span is printed twice.
     let mut printed = 0;
     while let Some((depth, service, span)) = open.pop() {

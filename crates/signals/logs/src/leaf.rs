@@ -56,7 +56,8 @@ impl<'a> Metadata<'a> {
             return Ok(());
         }
         self.refs = &[];
-        (self.pairs.clear(), self.encoded.clear());
+        self.pairs.clear();
+        self.encoded.clear();
         let mut rest = refs;
         while !rest.is_empty() {
             let mut next = || take_uvarint(&mut rest).and_then(|n| self.symbols.get(n));

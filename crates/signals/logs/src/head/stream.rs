@@ -121,7 +121,8 @@ impl State {
             return true;
         }
         let Scratch { metadata: last, pairs, refs } = &mut self.scratch;
-        (refs.clear(), last.clear());
+        refs.clear();
+        last.clear();
         *pairs = 0;
         let mut rest = metadata;
         let mut previous: Option<&str> = None;

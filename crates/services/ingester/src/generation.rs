@@ -349,6 +349,12 @@ impl<K: Kind> Generations<K> {
                 || current.bytes() >= self.when.bytes_max)
     }
 
+    fn rotate_if_due(&self) {
+        if self.is_due() || self.memory_is_due() {
+            self.rotate();
+        }
+    }
+
     /// Whether to flush early because memory runs out: of each signal what is worth a block.
     fn memory_is_due(&self) -> bool {
         let worth = self.memory.bytes_max() / 16;
@@ -365,9 +371,7 @@ impl<K: Kind> Generations<K> {
         if !self.is_replayed() {
             return;
         }
-        if self.is_due() || self.memory_is_due() {
-            self.rotate();
-        }
+        self.rotate_if_due();
         self.forget_retained(self.config.retain_after_flush);
         if let Err(error) = self.delete_segments().await {
             tracing::warn!(signal = %K::SIGNAL, %error, "WAL segments could not be deleted, will be tried again");
@@ -385,6 +389,7 @@ impl<K: Kind> Generations<K> {
             tenants: heads.len(),
             items: heads.iter().map(|h| self.kind.items(&h.head)).sum(),
             wal_queued_bytes: self.wal.queued_bytes(),
+            wal_disk_bytes: self.wal.disk_bytes(),
         };
         telemetry::gauges(K::SIGNAL, &gauges);
     }
@@ -514,10 +519,10 @@ impl<K: Kind> Generations<K> {
             loop {
                 tokio::select! {
                     () = shutdown.triggered() => return,
-                    _ = interval.tick() => {}
-                    () = this.wake.notified() => {}
+                    _ = interval.tick() => this.tick().await,
+                    // Asked by every push while memory is tight: only what is cheap.
+                    () = this.wake.notified() => this.rotate_if_due(),
                 }
-                this.tick().await;
             }
         });
         let (this, shutdown) = (self.clone(), tasks.shutdown().clone());

@@ -39,6 +39,7 @@ pub(crate) struct Gauges {
     /// Series, streams or traces of the current generation.
     pub items: usize,
     pub wal_queued_bytes: usize,
+    pub wal_disk_bytes: u64,
 }
 
 pub(crate) fn gauges(signal: Signal, gauges: &Gauges) {
@@ -51,6 +52,7 @@ pub(crate) fn gauges(signal: Signal, gauges: &Gauges) {
     ::metrics::gauge!("triptych_ingester_head_items", "signal" => signal).set(gauges.items as f64);
     ::metrics::gauge!("triptych_ingester_tenants", "signal" => signal).set(gauges.tenants as f64);
     ::metrics::gauge!("triptych_wal_queued_bytes", "wal" => signal).set(gauges.wal_queued_bytes as f64);
+    ::metrics::gauge!("triptych_wal_disk_bytes", "wal" => signal).set(gauges.wal_disk_bytes as f64);
 }
 
 pub(crate) fn memory(used: usize, max: usize) {

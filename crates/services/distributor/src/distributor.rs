@@ -101,6 +101,7 @@ pub(crate) struct Shards<B> {
     pub report: PushReport,
     /// Exemplars in the batches; remote write 2.0 answers with their number.
     pub exemplars: u64,
+    bytes: usize,
     bytes_max: usize,
     /// Set when the request unfolds to more than `bytes_max`.
     pub over: bool,
@@ -116,16 +117,17 @@ impl<B: Batch> Shards<B> {
             batches: (0..inner.router.shards()).map(|_| B::default()).collect(),
             report: PushReport::default(),
             exemplars: 0,
+            bytes: 0,
             bytes_max: inner.config.batch_bytes_max,
             over: false,
         }
     }
 
-    /// The batch for a hash; fails when `bytes` more would be too many.
+    /// The batch for a hash, which about `bytes` will be added to; fails when these would be too many.
     #[inline]
     pub fn batch(&mut self, hash: u64, bytes: usize) -> Result<&mut B> {
-        let all: usize = self.batches.iter().map(B::bytes).sum();
-        if all + bytes > self.bytes_max {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.bytes_max {
             self.over = true;
             return Err(Error::invalid(format!(
                 "the request unfolds to more than {} bytes of data, the limit; send fewer items at once",

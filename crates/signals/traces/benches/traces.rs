@@ -37,22 +37,34 @@ fn trace(n: u64) -> Trace<'static> {
                     Span {
                         span_id: (n << 16 | id).to_be_bytes(),
                         parent_id: (id > 1).then(|| (n << 16 | (1 + roll(id - 1))).to_be_bytes()),
-                        name: ["GET /api/products", "SELECT shop.orders", "rpc.Charge", "publish orders"][roll(4) as usize],
+                        name: ["GET /api/products", "SELECT shop.orders", "rpc.Charge", "publish orders"]
+                            [roll(4) as usize],
                         kind: roll(6) as i32,
                         start_ns: start + id * 10_000,
                         end_ns: start + id * 10_000 + roll(50_000_000),
                         attributes: vec![
                             text("http.method", ["GET", "POST"][roll(2) as usize]),
-                            KeyValue::new("http.status_code", AnyValue::Int([200, 404, 500][roll(3) as usize])),
+                            KeyValue::new(
+                                "http.status_code",
+                                AnyValue::Int([200, 404, 500][roll(3) as usize]),
+                            ),
                             text("http.url", "https://shop.example.com/api/products"),
                             text("net.peer.name", "10.0.0.17"),
-                            KeyValue::new("app.user.id", AnyValue::String(format!("user-{}", roll(10_000)).into())),
+                            KeyValue::new(
+                                "app.user.id",
+                                AnyValue::String(format!("user-{}", roll(10_000)).into()),
+                            ),
                             KeyValue::new("app.items", AnyValue::Int(roll(20) as i64)),
                             KeyValue::new("cached", AnyValue::Bool(roll(2) == 0)),
                             text("thread.name", "worker-3"),
                         ],
                         events: (0..u64::from(roll(8) == 0))
-                            .map(|_| Event { time_ns: start, name: "exception", attributes: vec![text("exception.type", "Timeout")], dropped_attributes: 0 })
+                            .map(|_| Event {
+                                time_ns: start,
+                                name: "exception",
+                                attributes: vec![text("exception.type", "Timeout")],
+                                dropped_attributes: 0,
+                            })
                             .collect(),
                         status_code: i32::from(roll(20) == 0) * 2,
                         ..Span::default()
@@ -61,7 +73,11 @@ fn trace(n: u64) -> Trace<'static> {
                 .collect();
             ResourceSpans {
                 resource: Resource {
-                    attributes: vec![text("service.name", service), text("k8s.pod.name", "pod-7f9c"), text("host.name", "node-1")],
+                    attributes: vec![
+                        text("service.name", service),
+                        text("k8s.pod.name", "pod-7f9c"),
+                        text("host.name", "node-1"),
+                    ],
                     dropped_attributes: 0,
                 },
                 scope_spans: vec![ScopeSpans { spans, ..ScopeSpans::default() }],
@@ -95,7 +111,9 @@ fn traces(c: &mut Criterion) {
     group.throughput(Throughput::Elements(TRACES * SPANS));
     group.bench_function("head append", |b| b.iter(|| black_box(filled())));
     group.bench_function("flush to a block", |b| {
-        b.iter(|| runtime.block_on(head.flush(&triptych_blob::memory(), &tenant, &FlushOptions::default())).unwrap());
+        b.iter(|| {
+            runtime.block_on(head.flush(&triptych_blob::memory(), &tenant, &FlushOptions::default())).unwrap()
+        });
     });
     let bucket = triptych_blob::memory();
     let report = runtime.block_on(head.flush(&bucket, &tenant, &FlushOptions::default())).unwrap();
@@ -107,7 +125,8 @@ fn traces(c: &mut Criterion) {
         ("one user", r#"{ span.app.user.id = "user-77" }"#),
         ("absent service", r#"{ resource.service.name = "nobody" }"#),
     ] {
-        let search = TraceSearch { query: query.into(), start_ns: 0, end_ns: 0, limit: 100_000, spans_per_set: 3 };
+        let search =
+            TraceSearch { query: query.into(), start_ns: 0, end_ns: 0, limit: 100_000, spans_per_set: 3 };
         let run = |in_head: bool| {
             runtime.block_on(async {
                 let ctx = QueryContext::unlimited(tenant.clone());

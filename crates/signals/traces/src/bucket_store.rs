@@ -15,7 +15,8 @@ use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
 use triptych_blob::{Bucket, CacheConfig, CachedBucket, store_error};
 use triptych_model::traces::{
-    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    Value,
 };
 use triptych_model::{Error, Kind, Result, TenantId};
 use triptych_runtime::QueryContext;
@@ -221,7 +222,12 @@ impl BucketStore {
 
     /// Runs `read` on all blocks, some side by side. A block that can't be read is missed; a block that is gone (compacted since
     /// the last sync) is missed too, because what replaced it is not known yet. What is the caller's own doing fails.
-    async fn each<T, F>(&self, ctx: &QueryContext, blocks: Vec<Block>, read: impl Fn(Block) -> F) -> Result<Vec<T>>
+    async fn each<T, F>(
+        &self,
+        ctx: &QueryContext,
+        blocks: Vec<Block>,
+        read: impl Fn(Block) -> F,
+    ) -> Result<Vec<T>>
     where
         F: Future<Output = Result<T>>,
     {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::ObjectStoreExt;
+use triptych_blob::object_store::path::Path;
 use triptych_blob::{Bucket, store_error};
 use triptych_model::traces::TraceId;
 use triptych_model::{Kind, Result, TenantId};
@@ -149,14 +149,18 @@ impl Round<'_> {
         for (id, objects) in &listing.objects {
             if listing.compacted.contains(id) {
                 let path = self.path(id, COMPACTED_META_NAME);
-                let meta = match read_object(self.bucket, &path).await.and_then(|b| CompactedMeta::parse(&b)) {
+                let meta = match read_object(self.bucket, &path).await.and_then(|b| CompactedMeta::parse(&b))
+                {
                     Ok(meta) => meta,
                     Err(e) => {
                         self.failed(id, "reading meta.compacted.json", &e);
                         continue;
                     }
                 };
-                let due = meta.compacted_s.saturating_mul(1_000_000_000).saturating_add(self.config.delete_delay_ns);
+                let due = meta
+                    .compacted_s
+                    .saturating_mul(1_000_000_000)
+                    .saturating_add(self.config.delete_delay_ns);
                 if due > self.now_ns {
                     // A crash may have left the other meta.
                     let live = self.path(id, META_NAME);
@@ -354,9 +358,7 @@ async fn merge_blocks(
     let level = inputs.iter().map(|m| m.compaction_level).max().unwrap_or_default().saturating_add(1);
     let mut upload = BlockUpload::new(bucket, tenant, options, level).map_err(MergeError::Output)?;
     match copy_traces(bucket, tenant, inputs, &mut upload).await {
-        Ok(()) => {
-            Ok(upload.finish().await.map_err(MergeError::Output)?.map(|uploaded| uploaded.meta))
-        }
+        Ok(()) => Ok(upload.finish().await.map_err(MergeError::Output)?.map(|uploaded| uploaded.meta)),
         Err(e) => {
             upload.abort().await;
             Err(e)

@@ -21,12 +21,13 @@ use memchr::memmem;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use triptych_blob::Bucket;
 use triptych_model::batch::TracesReader;
 use triptych_model::push::PushReport;
 use triptych_model::traces::{
-    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch, Value,
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    Value,
 };
-use triptych_blob::Bucket;
 use triptych_model::{Error, Result, TenantId};
 use triptych_runtime::QueryContext;
 use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
@@ -175,7 +176,9 @@ impl Head {
             }
             let (offset, chunk) = (shard.open.len(), shard.chunks.len());
             if offset.max(length) > u32::MAX as usize / 2 {
-                return Err(Error::invalid(format!("a trace's part has {length} bytes, more than a chunk holds")));
+                return Err(Error::invalid(format!(
+                    "a trace's part has {length} bytes, more than a chunk holds"
+                )));
             }
             shard.open.extend_from_slice(record.otlp);
             let part = Part { chunk: chunk as u32, offset: offset as u32, length: length as u32 };
@@ -375,7 +378,6 @@ impl Head {
         entries.sort_unstable_by_key(|(_, e)| e.parts.first().map_or((0, 0), |p| (p.chunk, p.offset)));
         ShardSnapshot { entries, chunks }
     }
-
 }
 
 /// How a flush writes its block.
@@ -428,7 +430,12 @@ struct Walk<'s> {
 
 impl<'s> Walk<'s> {
     fn new(chunks: &'s [Chunk]) -> Self {
-        Self { chunks, open: HashMap::new(), order: std::collections::VecDeque::new(), chunks_max: WALK_CHUNKS_MAX }
+        Self {
+            chunks,
+            open: HashMap::new(),
+            order: std::collections::VecDeque::new(),
+            chunks_max: WALK_CHUNKS_MAX,
+        }
     }
 
     fn part(&mut self, part: Part) -> Result<Bytes> {

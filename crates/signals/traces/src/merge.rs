@@ -192,9 +192,16 @@ fn merge_keyed<T: Keyed>(streams: Vec<BoxStream<'static, Result<T>>>) -> BoxStre
                 }
             }
             for j in drained {
-                if let Some(next) = streams[j].next().await.transpose()? {
-                    heap.push(Reverse((next.key(), j)));
-                    heads[j] = Some(next);
+                while let Some(next) = streams[j].next().await.transpose()? {
+                    if next.key() != key {
+                        heap.push(Reverse((next.key(), j)));
+                        heads[j] = Some(next);
+                        break;
+                    }
+                    // A block that has a trace twice. Tempo has written such blocks.
+                    if let Some(item) = &mut item {
+                        item.absorb(next);
+                    }
                 }
             }
             if let Some(item) = item {

@@ -164,9 +164,7 @@ impl Span<'_> {
 }
 
 impl<'a> Trace<'a> {
-    pub fn spans(
-        &self,
-    ) -> impl Iterator<Item = (&Resource<'a>, &InstrumentationScope<'a>, &Span<'a>)> {
+    pub fn spans(&self) -> impl Iterator<Item = (&Resource<'a>, &InstrumentationScope<'a>, &Span<'a>)> {
         self.resource_spans.iter().flat_map(|rs| {
             rs.scope_spans
                 .iter()

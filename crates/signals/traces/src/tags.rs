@@ -23,10 +23,31 @@ pub const SCOPES: [(&str, Scope); 5] = [
 
 /// What Tempo lists as the scope `intrinsic`.
 const INTRINSIC_TAGS: [&str; 25] = [
-    "duration", "event:name", "event:timeSinceStart", "instrumentation:name", "instrumentation:version", "kind",
-    "link:spanID", "link:traceID", "name", "rootName", "rootServiceName", "span:duration", "span:id", "span:kind",
-    "span:name", "span:parentID", "span:status", "span:statusMessage", "status", "statusMessage", "trace:duration",
-    "trace:id", "trace:rootName", "trace:rootService", "traceDuration",
+    "duration",
+    "event:name",
+    "event:timeSinceStart",
+    "instrumentation:name",
+    "instrumentation:version",
+    "kind",
+    "link:spanID",
+    "link:traceID",
+    "name",
+    "rootName",
+    "rootServiceName",
+    "span:duration",
+    "span:id",
+    "span:kind",
+    "span:name",
+    "span:parentID",
+    "span:status",
+    "span:statusMessage",
+    "status",
+    "statusMessage",
+    "trace:duration",
+    "trace:id",
+    "trace:rootName",
+    "trace:rootService",
+    "traceDuration",
 ];
 
 /// Reads the name of a tag: `status`, `resource.service.name`, `.http.method`, or bare `http.method`. What is no TraceQL is taken
@@ -205,12 +226,7 @@ impl TagValues {
 
     /// An empty collector with the same question, for work on another thread.
     pub(crate) fn fresh(&self) -> Self {
-        Self {
-            attributes: self.attributes.clone(),
-            limit: self.limit,
-            bytes: 0,
-            values: BTreeMap::new(),
-        }
+        Self { attributes: self.attributes.clone(), limit: self.limit, bytes: 0, values: BTreeMap::new() }
     }
 
     pub(crate) fn absorb(&mut self, other: Self) {

@@ -57,7 +57,10 @@ fn values(dice: &mut Dice) -> Vec<KeyValue<'static>> {
         ("floats", AnyValue::Array(vec![AnyValue::Double(0.5), AnyValue::Double(-1.0)])),
         (
             "map",
-            AnyValue::KvList(vec![KeyValue::new("k", AnyValue::Bytes(Cow::Borrowed(b"\x00\xff"))), KeyValue::new("n", AnyValue::None)]),
+            AnyValue::KvList(vec![
+                KeyValue::new("k", AnyValue::Bytes(Cow::Borrowed(b"\x00\xff"))),
+                KeyValue::new("n", AnyValue::None),
+            ]),
         ),
         ("nothing", AnyValue::Array(vec![])),
     ];
@@ -72,9 +75,12 @@ pub fn rich(seed: u64) -> Trace<'static> {
     let resources = 1 + dice.roll(3);
     let mut number = 0u64;
     for r in 0..resources {
-        let mut resource = Resource { attributes: values(&mut dice), dropped_attributes: dice.roll(2) as u32 };
+        let mut resource =
+            Resource { attributes: values(&mut dice), dropped_attributes: dice.roll(2) as u32 };
         resource.attributes.push(KeyValue::new("service.name", text(SERVICES[r as usize])));
-        resource.attributes.push(KeyValue::new("k8s.pod.name", text(dice.pick(&["pod-1", "pod-2", "pod-3"]))));
+        resource
+            .attributes
+            .push(KeyValue::new("k8s.pod.name", text(dice.pick(&["pod-1", "pod-2", "pod-3"]))));
         let mut rs = ResourceSpans { resource, ..ResourceSpans::default() };
         for scope in 0..1 + dice.roll(2) {
             let mut ss = ScopeSpans {
@@ -91,7 +97,8 @@ pub fn rich(seed: u64) -> Trace<'static> {
                 let begin = start + number * 1_000_000;
                 let mut attributes = values(&mut dice);
                 if dice.roll(2) == 0 {
-                    attributes.push(KeyValue::new("http.status_code", AnyValue::Int(dice.pick(&[200, 404, 500]))));
+                    attributes
+                        .push(KeyValue::new("http.status_code", AnyValue::Int(dice.pick(&[200, 404, 500]))));
                     attributes.push(KeyValue::new("http.method", text(dice.pick(&["GET", "POST"]))));
                     attributes.push(KeyValue::new("http.url", AnyValue::Array(vec![text("/a"), text("/b")])));
                 }

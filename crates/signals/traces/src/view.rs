@@ -7,13 +7,14 @@ use hashbrown::HashMap;
 use regex::Regex;
 use triptych_model::traces::{SpanId, Value};
 use triptych_model::{Error, Result};
+use triptych_traceql::TraceSpans;
 use triptych_traceql::source::{
     Attribute, CompareOp, Condition, FetchSpans, Intrinsic, Scope, Span as FetchedSpan, Values,
 };
-use triptych_traceql::TraceSpans;
 
 use crate::otlp::{
-    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, KeyValue, Resource, STATUS_ERROR, Span, Trace, same_kind,
+    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, KeyValue, Resource, STATUS_ERROR, Span, Trace,
+    same_kind,
 };
 
 /// A span's place in the tree. All zero where it is not known.

@@ -107,8 +107,7 @@ pub fn build(ids: &[[u8; 16]]) -> Vec<Vec<u8>> {
 pub fn test(file: &[u8], id: &[u8; 16]) -> Result<bool> {
     let damaged = || Error::damaged("bloom filter: header does not fit its length");
     let (header, words) = file.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
-    let numbers: Vec<u64> =
-        header.as_chunks::<8>().0.iter().map(|b| u64::from_be_bytes(*b)).collect();
+    let numbers: Vec<u64> = header.as_chunks::<8>().0.iter().map(|b| u64::from_be_bytes(*b)).collect();
     let &[m, k, bits] = numbers.as_slice() else {
         return Err(damaged());
     };

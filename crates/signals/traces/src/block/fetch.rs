@@ -48,8 +48,7 @@ const SUMMARY: [&str; 5] = [
     "ServiceStats.SpanCount",
     "ServiceStats.ErrorCount",
 ];
-const NESTED: [&str; 3] =
-    ["rs.ss.Spans.NestedSetLeft", "rs.ss.Spans.NestedSetRight", "rs.ss.Spans.ParentID"];
+const NESTED: [&str; 3] = ["rs.ss.Spans.NestedSetLeft", "rs.ss.Spans.NestedSetRight", "rs.ss.Spans.ParentID"];
 
 const RESOURCE: &str = "rs.Resource";
 const SCOPE: &str = "rs.ss.Scope";
@@ -122,18 +121,30 @@ fn is_text_column(intrinsic: Intrinsic) -> bool {
 }
 
 /// A column's value as TraceQL sees the intrinsic. `f` gets it.
-fn visit_intrinsic(intrinsic: Intrinsic, cursor: &Cursor<'_>, at: usize, f: &mut dyn FnMut(ValueRef<'_>)) -> Result<()> {
+fn visit_intrinsic(
+    intrinsic: Intrinsic,
+    cursor: &Cursor<'_>,
+    at: usize,
+    f: &mut dyn FnMut(ValueRef<'_>),
+) -> Result<()> {
     use otlp::AnyValue;
     match (intrinsic, cursor.value_at_raw(at)?) {
         (Intrinsic::Status, AnyValue::Int(i)) => f(ValueRef::Status(status_text(i as i32))),
         (Intrinsic::Kind, AnyValue::Int(i)) => f(ValueRef::Kind(kind_text(i as i32))),
-        (Intrinsic::Duration | Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart, AnyValue::Int(i)) => {
+        (
+            Intrinsic::Duration | Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart,
+            AnyValue::Int(i),
+        ) => {
             f(ValueRef::Duration(i));
         }
         (_, AnyValue::Int(i)) => f(ValueRef::Int(i)),
         (_, AnyValue::String(s)) => f(ValueRef::Str(&s)),
         (
-            Intrinsic::TraceId | Intrinsic::SpanId | Intrinsic::ParentId | Intrinsic::LinkTraceId | Intrinsic::LinkSpanId,
+            Intrinsic::TraceId
+            | Intrinsic::SpanId
+            | Intrinsic::ParentId
+            | Intrinsic::LinkTraceId
+            | Intrinsic::LinkSpanId,
             AnyValue::Bytes(b),
         ) => f(ValueRef::Str(&hex::encode(b))),
         (_, AnyValue::Bytes(b)) => {
@@ -402,10 +413,9 @@ impl Dictionaries {
     fn may_have(&self, file: &File, path: &str, text: &str) -> bool {
         match file.column(path) {
             None => false,
-            Some(column) => self
-                .entries
-                .get(&column)
-                .is_none_or(|entries| entries.iter().any(|e| e == text.as_bytes())),
+            Some(column) => {
+                self.entries.get(&column).is_none_or(|entries| entries.iter().any(|e| e == text.as_bytes()))
+            }
         }
     }
 }
@@ -419,29 +429,32 @@ impl Block {
         };
         let ids = self.columns(ctx, file, row_group, vec![column], Rows::All).await?;
         let wanted = *id;
-        let row = compute(move || {
+        // One row; more in blocks that Tempo wrote with copies.
+        let rows = compute(move || {
             let data = ids.decode()?;
-            let Some(column) = data.columns.get(&column) else { return Ok(None) };
-            let mut found = None;
-            Cursor::new(Some(column)).rows(data.row_count, |row, at, cursor| {
-                if cursor.bytes_at(at) == wanted {
-                    found = Some(row);
-                }
+            let mut rows = vec![false; data.row_count];
+            Cursor::new(data.columns.get(&column)).rows(data.row_count, |row, at, cursor| {
+                rows[row] = cursor.bytes_at(at) == wanted;
                 Ok(())
             })?;
-            Ok(found)
+            Ok(ranges_of(&rows))
         })
         .await?;
-        let Some(row) = row else { return Ok(None) };
+        if rows.is_empty() {
+            return Ok(None);
+        }
         let all = (0..file.metadata.file_metadata().schema_descr().num_columns()).collect();
-        let fetched = self.columns(ctx, file, row_group, all, Rows::Some(vec![row..row + 1])).await?;
+        let fetched = self.columns(ctx, file, row_group, all, Rows::Some(rows)).await?;
         let meta = self.meta.clone();
         compute(move || {
             let data = fetched.decode()?;
             let named = Named::new(&meta);
-            let Some((trace, _)) = Traces::new(&data, &named).next()? else { return Ok(None) };
+            let mut traces = Traces::new(&data, &named);
             let mut out = Vec::new();
-            otlp::encode(&trace, &mut out);
+            while let Some((trace, _)) = traces.next()? {
+                // Messages one after the other are one message.
+                otlp::encode(&trace, &mut out);
+            }
             Ok(Some(out.into()))
         })
         .await
@@ -465,7 +478,11 @@ impl Block {
     }
 
     /// Every trace of the block as OTLP, in ascending order of id. Holds a part of a row group at a time.
-    pub fn traces(&self, ctx: &QueryContext, file: Arc<File>) -> BoxStream<'static, Result<(TraceId, Bytes)>> {
+    pub fn traces(
+        &self,
+        ctx: &QueryContext,
+        file: Arc<File>,
+    ) -> BoxStream<'static, Result<(TraceId, Bytes)>> {
         let (block, ctx) = (self.clone(), ctx.clone());
         let batches: Vec<_> = (0..file.metadata.num_row_groups())
             .flat_map(|row_group| {
@@ -790,7 +807,13 @@ impl Block {
     }
 
     /// The different texts of a column: of its dictionary, or of all its values.
-    async fn texts(&self, ctx: &QueryContext, file: &Arc<File>, row_group: usize, path: &str) -> Result<Vec<String>> {
+    async fn texts(
+        &self,
+        ctx: &QueryContext,
+        file: &Arc<File>,
+        row_group: usize,
+        path: &str,
+    ) -> Result<Vec<String>> {
         let Some(column) = file.column(path) else { return Ok(Vec::new()) };
         let mut found = self.read_dictionaries(ctx, file, row_group, vec![column]).await?;
         let to_text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -930,11 +953,13 @@ fn bounds_allow(file: &File, matcher: &Matcher, row_group: usize) -> bool {
         return false;
     }
     let possible = |test: &Test| {
-        let Attribute::Intrinsic(intrinsic @ (Intrinsic::Duration | Intrinsic::TraceDuration)) = test.attribute
+        let Attribute::Intrinsic(intrinsic @ (Intrinsic::Duration | Intrinsic::TraceDuration)) =
+            test.attribute
         else {
             return true;
         };
-        let Some((min, max)) = intrinsic_column(intrinsic).and_then(|c| int_bounds(file, row_group, c)) else {
+        let Some((min, max)) = intrinsic_column(intrinsic).and_then(|c| int_bounds(file, row_group, c))
+        else {
             return true;
         };
         let passes = |ns| test.passes_value(ValueRef::Duration(ns));

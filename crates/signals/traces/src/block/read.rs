@@ -121,7 +121,10 @@ impl ChunkReader for Ranges {
         }
         let bytes = self.at(start)?;
         if length > bytes.len() {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start}, {} were fetched", bytes.len())));
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes at {start}, {} were fetched",
+                bytes.len()
+            )));
         }
         Ok(bytes.slice(..length))
     }
@@ -214,11 +217,21 @@ pub fn decode_column(
     let (mut defs, mut reps) = (Vec::new(), Vec::new());
     let (d, r) = (&mut defs, &mut reps);
     let values = match get_column_reader(descr, Box::new(pages)) {
-        ColumnReader::ByteArrayColumnReader(c) => ColumnValues::Bytes(read_all(c, rows, row_count, d, r).map_err(damaged)?),
-        ColumnReader::Int32ColumnReader(c) => ColumnValues::I32(read_all(c, rows, row_count, d, r).map_err(damaged)?),
-        ColumnReader::Int64ColumnReader(c) => ColumnValues::I64(read_all(c, rows, row_count, d, r).map_err(damaged)?),
-        ColumnReader::DoubleColumnReader(c) => ColumnValues::F64(read_all(c, rows, row_count, d, r).map_err(damaged)?),
-        ColumnReader::BoolColumnReader(c) => ColumnValues::Bool(read_all(c, rows, row_count, d, r).map_err(damaged)?),
+        ColumnReader::ByteArrayColumnReader(c) => {
+            ColumnValues::Bytes(read_all(c, rows, row_count, d, r).map_err(damaged)?)
+        }
+        ColumnReader::Int32ColumnReader(c) => {
+            ColumnValues::I32(read_all(c, rows, row_count, d, r).map_err(damaged)?)
+        }
+        ColumnReader::Int64ColumnReader(c) => {
+            ColumnValues::I64(read_all(c, rows, row_count, d, r).map_err(damaged)?)
+        }
+        ColumnReader::DoubleColumnReader(c) => {
+            ColumnValues::F64(read_all(c, rows, row_count, d, r).map_err(damaged)?)
+        }
+        ColumnReader::BoolColumnReader(c) => {
+            ColumnValues::Bool(read_all(c, rows, row_count, d, r).map_err(damaged)?)
+        }
         _ => return Err(Error::damaged(format!("column {} has an unknown type", chunk.column_path()))),
     };
     Ok(ColumnData { def_max, defs, reps, values })

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type,
-};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -25,7 +23,9 @@ use super::meta::{BlockMeta, FORMAT, RowGroupIndex};
 use super::schema::{
     DedicatedColumn, DedicatedKind, DedicatedScope, Kind, Leaf, Schema, assign, default_dedicated_columns,
 };
-use crate::otlp::{AnyValue, Event, KeyValue, Link, Resource, SERVICE_NAME, ScopeSpans, Span, Trace, same_kind, to_json};
+use crate::otlp::{
+    AnyValue, Event, KeyValue, Link, Resource, SERVICE_NAME, ScopeSpans, Span, Trace, same_kind, to_json,
+};
 use crate::view::{Derived, Nested};
 
 /// How blocks are written.
@@ -337,7 +337,12 @@ struct AttrsAt {
 }
 
 impl AttrsAt {
-    fn new(schema: &Schema, prefix: &str, dedicated: &[DedicatedColumn], scope: Option<DedicatedScope>) -> Result<Self> {
+    fn new(
+        schema: &Schema,
+        prefix: &str,
+        dedicated: &[DedicatedColumn],
+        scope: Option<DedicatedScope>,
+    ) -> Result<Self> {
         let mut out = Self {
             first: schema.at(&format!("{prefix}.Attrs.Key"))?,
             dedicated: Vec::new(),
@@ -463,7 +468,15 @@ impl Columns {
             !is_service
         });
         let attributes: SmallVec<[&KeyValue<'_>; 16]> = attributes.collect();
-        attributes_into(&mut self.columns, &mut self.bytes, &self.resource, attributes.into_iter(), rep, 1, 2);
+        attributes_into(
+            &mut self.columns,
+            &mut self.bytes,
+            &self.resource,
+            attributes.into_iter(),
+            rep,
+            1,
+            2,
+        );
         self.columns[self.resource_dropped].i32(rep, resource.dropped_attributes as i32);
     }
 

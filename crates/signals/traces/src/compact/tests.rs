@@ -146,7 +146,11 @@ mod stops {
             self.step()?;
             self.inner.put_opts(to, data, options).await
         }
-        async fn put_multipart_opts(&self, to: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        async fn put_multipart_opts(
+            &self,
+            to: &Path,
+            options: PutMultipartOptions,
+        ) -> Result<Box<dyn MultipartUpload>> {
             self.step()?;
             self.inner.put_multipart_opts(to, options).await
         }

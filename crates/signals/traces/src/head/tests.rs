@@ -33,8 +33,7 @@ async fn finds_what_was_appended() {
 async fn fetches_in_order_and_by_condition() {
     let traces: Vec<_> = (0..300).map(rich).collect();
     let head = head(&traces);
-    let all: Vec<_> =
-        head.fetch(&ctx(), &FetchSpans::default()).await.unwrap().try_collect().await.unwrap();
+    let all: Vec<_> = head.fetch(&ctx(), &FetchSpans::default()).await.unwrap().try_collect().await.unwrap();
     assert_eq!(all.len(), 300);
     assert!(all.is_sorted_by_key(|t| t.trace_id));
     let spans: usize = traces.iter().map(Trace::span_count).sum();
@@ -51,11 +50,8 @@ async fn fetches_in_order_and_by_condition() {
         ..FetchSpans::default()
     };
     let some: Vec<_> = head.fetch(&ctx(), &fetch).await.unwrap().try_collect().await.unwrap();
-    let expected: usize = traces
-        .iter()
-        .flat_map(|t| t.spans())
-        .filter(|(r, ..)| r.service_name() == "payment")
-        .count();
+    let expected: usize =
+        traces.iter().flat_map(|t| t.spans()).filter(|(r, ..)| r.service_name() == "payment").count();
     assert_eq!(some.iter().map(|t| t.spans.len()).sum::<usize>(), expected);
     assert!(expected > 0 && expected < spans);
     for span in some.iter().flat_map(|t| &t.spans) {
@@ -94,7 +90,10 @@ async fn damaged_parts_are_said() {
 async fn tags() {
     let traces: Vec<_> = (0..50).map(rich).collect();
     let head = head(&traces);
-    let names = head.tag_names(&ctx(), &TagsSelect { scope: "resource".into(), ..TagsSelect::default() }).await.unwrap();
+    let names = head
+        .tag_names(&ctx(), &TagsSelect { scope: "resource".into(), ..TagsSelect::default() })
+        .await
+        .unwrap();
     assert_eq!(names.len(), 1);
     assert!(names[0].tags.contains(&"service.name".to_owned()));
     let select = TagsSelect { name: "resource.service.name".into(), ..TagsSelect::default() };

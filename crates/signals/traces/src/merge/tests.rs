@@ -24,7 +24,10 @@ fn copies_are_dropped_and_parts_joined() {
     }
     assert!(combine(vec![]).unwrap().is_empty());
     assert!(combine(vec![Bytes::new()]).unwrap().is_empty());
-    assert_eq!(combine(vec![Bytes::from_static(b"\x0a\xff")]).unwrap_err().kind, triptych_model::Kind::Damaged);
+    assert_eq!(
+        combine(vec![Bytes::from_static(b"\x0a\xff")]).unwrap_err().kind,
+        triptych_model::Kind::Damaged
+    );
 }
 
 #[test]
@@ -68,7 +71,7 @@ async fn streams_become_one_in_order() {
     let stream = |items: Vec<TraceSpans>| futures::stream::iter(items.into_iter().map(Ok)).boxed();
     let a = stream(vec![fetched(1, &[(1, 1, 4, -1), (2, 2, 3, 1)]), fetched(3, &[(1, 1, 2, -1)])]);
     let b = stream(vec![fetched(1, &[(2, 1, 4, -1), (3, 2, 3, 1)]), fetched(2, &[(1, 0, 0, 0)])]);
-    let c = stream(vec![]);
+    let c = stream(vec![fetched(2, &[(1, 0, 0, 0)]), fetched(2, &[(2, 0, 0, 0)]), fetched(3, &[])]);
     let merged: Vec<_> = spans(vec![a, b, c]).try_collect().await.unwrap();
     assert_eq!(merged.iter().map(|t| t.trace_id[0]).collect::<Vec<_>>(), [1, 2, 3]);
     let numbers: Vec<_> = merged[0]
@@ -78,6 +81,7 @@ async fn streams_become_one_in_order() {
         .collect();
     // The third span comes from the other side: its numbers are out of the way of the first side's.
     assert_eq!(numbers, [(1, 1, 4, -1), (2, 2, 3, 1), (3, 6, 7, 5)]);
+    assert_eq!(merged[1].spans.len(), 2);
     assert_eq!(merged[0].services, [("a".into(), 2, 0)]);
 }
 

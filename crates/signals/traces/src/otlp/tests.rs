@@ -16,7 +16,8 @@ fn what_is_encoded_is_decoded() {
 fn large_messages_get_longer_lengths() {
     let long = "x".repeat(70_000);
     let mut trace = rich(3);
-    trace.resource_spans[0].scope_spans[0].spans[0].attributes = vec![KeyValue::new("long", AnyValue::String(long.as_str().into()))];
+    trace.resource_spans[0].scope_spans[0].spans[0].attributes =
+        vec![KeyValue::new("long", AnyValue::String(long.as_str().into()))];
     let encoded = bytes(&trace);
     assert_eq!(decode(trace.trace_id, &encoded).unwrap(), trace);
 }
@@ -33,7 +34,10 @@ fn other_senders_shapes() {
 #[test]
 fn values_without_columns_survive_as_json() {
     let value = AnyValue::KvList(vec![
-        KeyValue::new("a", AnyValue::Array(vec![AnyValue::Int(i64::MIN), AnyValue::Double(1.5), AnyValue::None])),
+        KeyValue::new(
+            "a",
+            AnyValue::Array(vec![AnyValue::Int(i64::MIN), AnyValue::Double(1.5), AnyValue::None]),
+        ),
         KeyValue::new("b", AnyValue::Bytes(b"\x00\xfe".as_slice().into())),
         KeyValue::new("c", AnyValue::Double(f64::INFINITY)),
     ]);

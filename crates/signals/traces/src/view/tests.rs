@@ -14,7 +14,10 @@ fn trace(spans: &[(u8, u8, i32)]) -> Trace<'static> {
         })
         .collect();
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    Trace { trace_id: [1; 16], resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+    Trace {
+        trace_id: [1; 16],
+        resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
+    }
 }
 
 /// Expected: (left, right, parent, children) per span.

@@ -47,7 +47,8 @@ fn what_was_added_is_found() {
 #[test]
 fn damaged_files_are_refused() {
     let file = build(&ids(1)).remove(0);
-    for bad in [&file[..0], &file[..23], &file[..24], &file[..file.len() - 8], &[0xff; 64][..], &[0; 64][..]] {
+    for bad in [&file[..0], &file[..23], &file[..24], &file[..file.len() - 8], &[0xff; 64][..], &[0; 64][..]]
+    {
         assert!(test(bad, &[1; 16]).is_err());
     }
 }
@@ -58,4 +59,3 @@ proptest! {
         let _ = test(&file, &id);
     }
 }
-

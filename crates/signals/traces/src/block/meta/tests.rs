@@ -12,11 +12,14 @@ fn tempos_meta_is_read() {
     let meta = BlockMeta::parse(TEMPO.as_bytes()).unwrap();
     assert_eq!((meta.start_s, meta.end_s, meta.total_objects), (1_656_933_069, 1_656_933_095, 133));
     let columns: Vec<_> = meta.dedicated_columns.iter().map(|c| (c.scope, c.kind, c.name.as_str())).collect();
-    assert_eq!(columns, [
-        (DedicatedScope::Resource, DedicatedKind::String, "ip"),
-        (DedicatedScope::Span, DedicatedKind::Int, "port"),
-        (DedicatedScope::Event, DedicatedKind::String, "stack"),
-    ]);
+    assert_eq!(
+        columns,
+        [
+            (DedicatedScope::Resource, DedicatedKind::String, "ip"),
+            (DedicatedScope::Span, DedicatedKind::Int, "port"),
+            (DedicatedScope::Event, DedicatedKind::String, "stack"),
+        ]
+    );
     meta.check_format().unwrap();
     assert!(BlockMeta { format: "v2".into(), ..meta.clone() }.check_format().is_err());
     // A block of whole seconds reaches to the end of its last one.
@@ -44,7 +47,9 @@ fn ours_is_written_as_tempos() {
 #[test]
 fn the_index_tells_the_row_group() {
     let index = RowGroupIndex(vec![[1; 16], [5; 16]]);
-    for (id, row_group) in [([0; 16], Some(0)), ([1; 16], Some(0)), ([2; 16], Some(1)), ([5; 16], Some(1)), ([6; 16], None)] {
+    for (id, row_group) in
+        [([0; 16], Some(0)), ([1; 16], Some(0)), ([2; 16], Some(1)), ([5; 16], Some(1)), ([6; 16], None)]
+    {
         assert_eq!(index.find(&id), row_group);
     }
     assert_eq!(RowGroupIndex::parse(&index.to_json().unwrap()).unwrap(), index);

@@ -70,8 +70,7 @@ fn a_million_series_stay_below_a_gibibyte() {
     for scrape in 0..60i64 {
         for from in (0..SERIES).step_by(5000) {
             builder.clear();
-            for i in from..from + 5000 {
-                let (hash, labels) = &all[i];
+            for (i, (hash, labels)) in all.iter().enumerate().skip(from).take(5000) {
                 let sample = Sample {
                     t_ms: 1_600_000_000_000 + scrape * 60_000,
                     value: (scrape * (i as i64 % 50)) as f64,

@@ -261,9 +261,9 @@ fn querier(parts: &mut Parts) -> Result<()> {
         sources: std::mem::take(&mut parts.sources),
         query: parts.pools.query.clone(),
     };
-    let querier = Arc::new(parts.config.querier.clone().build(deps));
-    let routes = store_routes(querier.clone(), querier.clone(), querier.clone())
-        .add_service(QueryServer::service(querier.clone()));
+    let querier = parts.config.querier.clone().build(deps);
+    let routes = store_routes(querier.metrics(), querier.logs(), querier.traces())
+        .add_service(QueryServer::service(querier.query()));
     parts.querier = Some(parts.serve(routes));
     parts.ready_when(Role::Querier, || true);
     Ok(())

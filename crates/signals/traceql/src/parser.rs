@@ -3,16 +3,21 @@
 //! Precedence, loosest first, as in Tempo: `|`; `&&` and `||` alike; comparisons and structural operators; `+ -`; `!`;
 //! `* / %`; `^` (to the right); all others to the left.
 
-use triptych_model::matcher::anchored_regex;
+mod field;
+mod names;
+
 use triptych_model::traces::Value;
 use triptych_model::{Error, Result};
 
+use names::{arithmetic_op, bare_intrinsic, level, scoped_intrinsic, spanset_op};
+pub(crate) use names::{compare_op, keyword_value};
+
 use crate::ast::{
     AggregateOp, ArithmeticOp, Body, FieldExpr, MetricsExpr, MetricsLeaf, MetricsOp, Pipeline, Query,
-    Relation, ScalarExpr, ScalarFilter, SecondStage, SpansetExpr, SpansetOp, Stage, Type,
+    ScalarExpr, ScalarFilter, SecondStage, SpansetExpr, Stage, Type,
 };
 use crate::lexer::{Token, error_at, lex};
-use crate::source::{Attribute, CompareOp, Intrinsic, Scope};
+use crate::source::{Attribute, Scope};
 use crate::value::{arithmetic, negated, number};
 
 /// Deepest nesting of a query's tree, so that no text exhausts the stack. `&&` and `||` chains inside braces count once.
@@ -80,129 +85,6 @@ pub fn parse_attribute(name: &str) -> Result<Attribute> {
     }
     Ok(Attribute::Named(Scope::Any, name.into()))
 }
-
-fn bare_intrinsic(word: &str) -> Option<Intrinsic> {
-    Some(match word {
-        "name" => Intrinsic::Name,
-        "duration" => Intrinsic::Duration,
-        "status" => Intrinsic::Status,
-        "statusMessage" => Intrinsic::StatusMessage,
-        "kind" => Intrinsic::Kind,
-        "childCount" => Intrinsic::ChildCount,
-        "traceDuration" => Intrinsic::TraceDuration,
-        "rootName" => Intrinsic::RootName,
-        "rootServiceName" => Intrinsic::RootServiceName,
-        "nestedSetLeft" => Intrinsic::NestedSetLeft,
-        "nestedSetRight" => Intrinsic::NestedSetRight,
-        "nestedSetParent" => Intrinsic::NestedSetParent,
-        _ => return None,
-    })
-}
-
-fn scoped_intrinsic(word: &str) -> Option<Intrinsic> {
-    Some(match word {
-        "trace:id" => Intrinsic::TraceId,
-        "trace:duration" => Intrinsic::TraceDuration,
-        "trace:rootName" => Intrinsic::RootName,
-        "trace:rootService" => Intrinsic::RootServiceName,
-        "span:id" => Intrinsic::SpanId,
-        "span:parentID" => Intrinsic::ParentId,
-        "span:name" => Intrinsic::Name,
-        "span:duration" => Intrinsic::Duration,
-        "span:status" => Intrinsic::Status,
-        "span:statusMessage" => Intrinsic::StatusMessage,
-        "span:kind" => Intrinsic::Kind,
-        "span:childCount" => Intrinsic::ChildCount,
-        "event:name" => Intrinsic::EventName,
-        "event:timeSinceStart" => Intrinsic::EventTimeSinceStart,
-        "link:traceID" => Intrinsic::LinkTraceId,
-        "link:spanID" => Intrinsic::LinkSpanId,
-        "instrumentation:name" => Intrinsic::InstrumentationName,
-        "instrumentation:version" => Intrinsic::InstrumentationVersion,
-        _ => return None,
-    })
-}
-
-pub(crate) fn keyword_value(word: &str) -> Option<Value> {
-    Some(match word {
-        "true" => Value::Bool(true),
-        "false" => Value::Bool(false),
-        "nil" => Value::Nil,
-        "ok" | "error" | "unset" => Value::Status(word.to_owned()),
-        "unspecified" | "internal" | "server" | "client" | "producer" | "consumer" => {
-            Value::SpanKind(word.to_owned())
-        }
-        "minInt" => Value::Int(i64::MIN),
-        "maxInt" => Value::Int(i64::MAX),
-        _ => return None,
-    })
-}
-
-pub(crate) fn compare_op(sign: &str) -> Option<CompareOp> {
-    Some(match sign {
-        "=" => CompareOp::Equal,
-        "!=" => CompareOp::NotEqual,
-        "<" => CompareOp::Less,
-        "<=" => CompareOp::LessEqual,
-        ">" => CompareOp::Greater,
-        ">=" => CompareOp::GreaterEqual,
-        "=~" => CompareOp::Regex,
-        "!~" => CompareOp::NotRegex,
-        _ => return None,
-    })
-}
-
-fn arithmetic_op(sign: &str) -> Option<ArithmeticOp> {
-    Some(match sign {
-        "+" => ArithmeticOp::Add,
-        "-" => ArithmeticOp::Sub,
-        "*" => ArithmeticOp::Mul,
-        "/" => ArithmeticOp::Div,
-        "%" => ArithmeticOp::Mod,
-        "^" => ArithmeticOp::Pow,
-        _ => return None,
-    })
-}
-
-fn spanset_op(sign: &str) -> Option<SpansetOp> {
-    use Relation::{Ancestor, Child, Descendant, Parent, Sibling};
-    Some(match sign {
-        "&&" => SpansetOp::And,
-        "||" => SpansetOp::Or,
-        ">" => SpansetOp::Related(Child),
-        "<" => SpansetOp::Related(Parent),
-        ">>" => SpansetOp::Related(Descendant),
-        "<<" => SpansetOp::Related(Ancestor),
-        "~" => SpansetOp::Related(Sibling),
-        "!>" => SpansetOp::NotRelated(Child),
-        "!<" => SpansetOp::NotRelated(Parent),
-        "!>>" => SpansetOp::NotRelated(Descendant),
-        "!<<" => SpansetOp::NotRelated(Ancestor),
-        "!~" => SpansetOp::NotRelated(Sibling),
-        "&>" => SpansetOp::UnionRelated(Child),
-        "&<" => SpansetOp::UnionRelated(Parent),
-        "&>>" => SpansetOp::UnionRelated(Descendant),
-        "&<<" => SpansetOp::UnionRelated(Ancestor),
-        "&~" => SpansetOp::UnionRelated(Sibling),
-        _ => return None,
-    })
-}
-
-/// How tightly a binary operator binds; the loosest is 1.
-fn level(sign: &str) -> Option<usize> {
-    Some(match sign {
-        "&&" | "||" => 1,
-        "+" | "-" => 3,
-        "*" | "/" | "%" => 5,
-        "^" => 6,
-        _ if compare_op(sign).is_some() || spanset_op(sign).is_some() => 2,
-        _ => return None,
-    })
-}
-
-/// `!` binds tighter than `+`, looser than `*`; the sign of a number as `+` does.
-const NOT_LEVEL: usize = 5;
-const NEGATE_LEVEL: usize = 4;
 
 /// What a piece of a query may be before it is known what surrounds it. Trees that can grow carry their depth.
 enum Node {
@@ -770,173 +652,6 @@ impl Parser<'_> {
             Node::Scalar(ScalarExpr::Value(v), _) => Ok(v),
             other => self.fail(at, format_args!("expected a number, found {}", other.what())),
         }
-    }
-
-    // --- Field expressions, inside braces
-
-    fn field(&mut self, level_min: usize) -> Result<(FieldExpr, usize)> {
-        self.nested(|p| p.field_inner(level_min))
-    }
-
-    fn field_inner(&mut self, level_min: usize) -> Result<(FieldExpr, usize)> {
-        let (mut left, mut depth) = self.field_operand()?;
-        while let Some(sign) = self.sign() {
-            let Some(l) = level(sign).filter(|l| *l >= level_min) else { break };
-            if l == 2 && compare_op(sign).is_none() {
-                return self.unexpected("a comparison");
-            }
-            let at = self.position();
-            self.advance();
-            let (right, right_depth) = self.field(if sign == "^" { l } else { l + 1 })?;
-            (left, depth) = self.field_join(at, sign, (left, depth), (right, right_depth))?;
-        }
-        Ok((left, depth))
-    }
-
-    fn field_join(
-        &self,
-        at: usize,
-        sign: &str,
-        (left, left_depth): (FieldExpr, usize),
-        (right, right_depth): (FieldExpr, usize),
-    ) -> Result<(FieldExpr, usize)> {
-        let (l, r) = (left.kind(), right.kind());
-        let wrong = |why: &str| self.fail(at, format_args!("`{sign}` {why}: {} and {}", l.name(), r.name()));
-        if matches!(sign, "&&" | "||") {
-            if ![l, r].iter().all(|t| matches!(t, Type::Bool | Type::Dynamic)) {
-                return wrong("needs booleans");
-            }
-            // Chains become one node, however they were written.
-            let and = sign == "&&";
-            let mut all = Vec::new();
-            let mut depth = 0;
-            for (e, d) in [(left, left_depth), (right, right_depth)] {
-                match e {
-                    FieldExpr::And(more) if and => {
-                        all.extend(more);
-                        depth = depth.max(d);
-                    }
-                    FieldExpr::Or(more) if !and => {
-                        all.extend(more);
-                        depth = depth.max(d);
-                    }
-                    other => {
-                        all.push(other);
-                        depth = depth.max(d + 1);
-                    }
-                }
-            }
-            let depth = self.deeper(at, depth, 0)? - 1;
-            return Ok((if and { FieldExpr::And(all) } else { FieldExpr::Or(all) }, depth));
-        }
-        let depth = self.deeper(at, left_depth, right_depth)?;
-        if let Some(op) = arithmetic_op(sign) {
-            if ![l, r].iter().all(|t| t.is_numeric() || *t == Type::Dynamic) {
-                return wrong("needs numbers");
-            }
-            if let (FieldExpr::Value(a), FieldExpr::Value(b)) = (&left, &right) {
-                return match arithmetic(op, a, b) {
-                    Some(v) => Ok((FieldExpr::Value(v), 1)),
-                    None => self.fail(at, "division by zero"),
-                };
-            }
-            return Ok((FieldExpr::Arithmetic { op, left: Box::new(left), right: Box::new(right) }, depth));
-        }
-        let Some(op) = compare_op(sign) else { return wrong("is no operator here") };
-        if l == Type::Nil || r == Type::Nil {
-            if !matches!(op, CompareOp::Equal | CompareOp::NotEqual) {
-                return wrong("cannot compare with nil");
-            }
-            let yes = op == CompareOp::NotEqual;
-            let of = match (l, r) {
-                // Neither `nil = nil` nor `nil != nil` holds.
-                (Type::Nil, Type::Nil) => return Ok((FieldExpr::Value(Value::Bool(false)), 1)),
-                (Type::Nil, _) => right,
-                _ => left,
-            };
-            if !yes {
-                match &of {
-                    FieldExpr::Attribute(a @ Attribute::Intrinsic(_)) => {
-                        return self.fail(at, format_args!("{a} = nil: intrinsics cannot be nil"));
-                    }
-                    FieldExpr::Attribute(Attribute::Named(Scope::Resource, name))
-                        if &**name == "service.name" =>
-                    {
-                        return self.fail(at, "resource.service.name cannot be nil");
-                    }
-                    _ => {}
-                }
-            }
-            return Ok((FieldExpr::Exists(Box::new(of), yes), depth));
-        }
-        if !l.fits(r) {
-            return wrong("cannot compare");
-        }
-        if op.is_regex() {
-            if ![l, r].iter().all(|t| matches!(t, Type::String | Type::Dynamic)) {
-                return wrong("needs strings");
-            }
-            let FieldExpr::Value(Value::String(pattern)) = &right else {
-                return wrong("needs a literal string on its right");
-            };
-            if let Err(e) = anchored_regex(pattern) {
-                // The last line of the regex crate's picture says what is wrong.
-                let why = e.message.lines().last().unwrap_or_default().trim().to_owned();
-                return self.fail(at, format_args!("invalid regex {pattern:?}: {why}"));
-            }
-        }
-        let ordered = !matches!(op, CompareOp::Equal | CompareOp::NotEqual);
-        if ordered && [l, r].iter().any(|t| matches!(t, Type::Bool | Type::Status | Type::Kind)) {
-            return wrong("needs something ordered");
-        }
-        Ok((FieldExpr::Compare { op, left: Box::new(left), right: Box::new(right) }, depth))
-    }
-
-    fn field_operand(&mut self) -> Result<(FieldExpr, usize)> {
-        let at = self.position();
-        if self.take_sign("(") {
-            let inner = self.field(1)?;
-            self.expect_sign(")")?;
-            return Ok(inner);
-        }
-        if self.take_sign("-") {
-            let (e, depth) = self.field(NEGATE_LEVEL)?;
-            if let FieldExpr::Value(v) = &e
-                && let Some(v) = negated(v)
-            {
-                return Ok((FieldExpr::Value(v), 1));
-            }
-            if !(e.kind().is_numeric() || e.kind() == Type::Dynamic) {
-                return self.fail(at, format_args!("`-` needs a number, not {}", e.kind().name()));
-            }
-            let depth = self.deeper(at, depth, 0)?;
-            return Ok((FieldExpr::Negate(Box::new(e)), depth));
-        }
-        if self.take_sign("!") {
-            let (e, depth) = self.field(NOT_LEVEL)?;
-            if !matches!(e.kind(), Type::Bool | Type::Dynamic) {
-                return self.fail(at, format_args!("`!` needs a boolean, not {}", e.kind().name()));
-            }
-            let depth = self.deeper(at, depth, 0)?;
-            return Ok((FieldExpr::Not(Box::new(e)), depth));
-        }
-        if let Some(a) = self.try_attribute()? {
-            return Ok((FieldExpr::Attribute(a), 1));
-        }
-        let value = match self.peek() {
-            Token::String(s) => Value::String(s.clone()),
-            Token::Int(i) => Value::Int(*i),
-            Token::Float(v) => Value::Float(*v),
-            Token::Duration(ns) => Value::Duration(*ns),
-            Token::Word(word) => match keyword_value(word) {
-                Some(v) => v,
-                None if word == "parent" => return self.fail(at, "`parent` is not supported"),
-                None => return self.unexpected("a value or an attribute (span.x, resource.x, .x)"),
-            },
-            _ => return self.unexpected("a value or an attribute"),
-        };
-        self.advance();
-        Ok((FieldExpr::Value(value), 1))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Spans per second on one core: into the head, into a block, out of both.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

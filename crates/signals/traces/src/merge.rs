@@ -46,8 +46,10 @@ pub fn first_trace_id(otlp: &[u8]) -> TraceId {
 
 /// As [`combine`], over decoded parts.
 pub fn combine_traces<'a>(trace_id: TraceId, parts: Vec<Trace<'a>>) -> Trace<'a> {
+    /// Where a resource stands in the result, and where its scopes stand in it.
+    type Places = (usize, HashMap<Vec<u8>, usize>);
     let mut out = Trace { trace_id, resource_spans: Vec::new() };
-    let mut resources: HashMap<Vec<u8>, (usize, HashMap<Vec<u8>, usize>)> = HashMap::new();
+    let mut resources: HashMap<Vec<u8>, Places> = HashMap::new();
     let mut seen: HashSet<(SpanId, i32, u64)> = HashSet::new();
     for rs in parts.into_iter().flat_map(|t| t.resource_spans) {
         let key = resource_key(&rs.resource);

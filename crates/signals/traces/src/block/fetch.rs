@@ -451,7 +451,7 @@ impl Block {
             let named = Named::new(&meta);
             let mut traces = Traces::new(&data, &named);
             let mut out = Vec::new();
-            while let Some((trace, _)) = traces.next()? {
+            while let Some((trace, _)) = traces.next_trace()? {
                 // Messages one after the other are one message.
                 otlp::encode(&trace, &mut out);
             }
@@ -503,7 +503,7 @@ impl Block {
                         let named = Named::new(&meta);
                         let mut traces = Traces::new(&data, &named);
                         let mut out = Vec::new();
-                        while let Some((trace, _)) = traces.next()? {
+                        while let Some((trace, _)) = traces.next_trace()? {
                             let mut otlp = Vec::new();
                             otlp::encode(&trace, &mut otlp);
                             out.push(Ok((trace.trace_id, otlp.into())));
@@ -562,7 +562,7 @@ impl Block {
             let mut memory = ctx.reserve(0)?;
             let mut out = Vec::new();
             let mut spans = 0;
-            while let Some((trace, derived)) = traces.next()? {
+            while let Some((trace, derived)) = traces.next_trace()? {
                 spans += trace.span_count() as u64;
                 if spans > 10_000 {
                     ctx.add_rows(std::mem::take(&mut spans))?;
@@ -637,7 +637,7 @@ impl Block {
         if ranges.is_empty() {
             return Ok(None);
         }
-        let rows = if ranges == [0..rows.len()] { Rows::All } else { Rows::Some(ranges) };
+        let rows = if rows.iter().all(|wanted| *wanted) { Rows::All } else { Rows::Some(ranges) };
         Ok(Some((rows, dictionaries)))
     }
 
@@ -750,7 +750,7 @@ impl Block {
                 let matcher_in = matcher.clone();
                 let found = self
                     .visit(ctx, file, matcher, row_group, wanted, move |traces| {
-                        while let Some((trace, derived)) = traces.next()? {
+                        while let Some((trace, derived)) = traces.next_trace()? {
                             taken.add_trace(&trace, &derived, &matcher_in);
                         }
                         Ok(taken)
@@ -880,7 +880,7 @@ impl Block {
             let matcher_in = matcher.clone();
             let result = self
                 .visit(ctx, file, matcher, row_group, wanted, move |traces| {
-                    while let Some((trace, derived)) = traces.next()? {
+                    while let Some((trace, derived)) = traces.next_trace()? {
                         taken.add_trace(&trace, &derived, &matcher_in);
                         if taken.done() {
                             break;

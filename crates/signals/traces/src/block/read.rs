@@ -180,9 +180,9 @@ fn read_all<T: DataType>(
     reps: &mut Vec<i16>,
 ) -> std::result::Result<Vec<T::T>, ParquetError> {
     let mut values = Vec::new();
-    let all = [0..row_count];
+    let all = 0..row_count;
     let ranges = match rows {
-        Rows::All => all.as_slice(),
+        Rows::All => std::slice::from_ref(&all),
         Rows::Some(ranges) => ranges,
     };
     let mut at = 0;
@@ -328,7 +328,7 @@ impl Block {
         if footer + 8 > size || footer > FOOTER_BYTES_MAX {
             return Err(Error::damaged(format!("{self:?}: a footer of {footer} bytes in a file of {size}")));
         }
-        let ranges = self.fetch(ctx, vec![size - 8 - footer..size]).await?;
+        let ranges = self.fetch(ctx, std::iter::once(size - 8 - footer..size).collect()).await?;
         let bytes = ranges.get_bytes(size - 8 - footer, footer as usize + 8).map_err(damaged)?;
         if !bytes.ends_with(b"PAR1") {
             return Err(Error::damaged(format!("{self:?}: data.parquet does not end as parquet does")));

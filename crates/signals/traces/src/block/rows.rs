@@ -423,7 +423,8 @@ impl<'c> Traces<'c> {
         }
     }
 
-    pub fn next(&mut self) -> Result<Option<(Trace<'c>, Derived)>> {
+    /// The next trace, with what the block says of it beyond its spans.
+    pub fn next_trace(&mut self) -> Result<Option<(Trace<'c>, Derived)>> {
         if self.left == 0 {
             return Ok(None);
         }

@@ -144,7 +144,7 @@ async fn a_directory_as_bucket() {
     head.flush(&bucket, &odd, &FlushOptions::new("host/0", START_NS)).await.unwrap();
     let store = BucketStore::new(bucket.clone(), BucketStoreConfig::default());
     store.sync().await.unwrap();
-    assert_eq!(store.tenants(), [odd.clone()]);
+    assert_eq!(store.tenants(), std::slice::from_ref(&odd));
     let ctx = QueryContext::unlimited(odd.clone());
     let select = EntrySelect {
         expr: r#"{app=~".+"}"#.into(),
@@ -156,7 +156,7 @@ async fn a_directory_as_bucket() {
     assert_eq!(collect(store.entries(&ctx, &select).await.unwrap()).await.len(), 500);
     assert!(ctx.report().missed.is_empty(), "{:?}", ctx.report());
     assert!(folder.path().join("logs").join(odd.as_str()).is_dir());
-    assert_eq!(tenants(&bucket).await.unwrap(), [odd.clone()]);
+    assert_eq!(tenants(&bucket).await.unwrap(), std::slice::from_ref(&odd));
     let config = CompactConfig { retention_ns: 1, ..CompactConfig::default() };
     for _ in 0..2 {
         compact_tenant(&bucket, &odd, &config, now_ns() + 2 * DAY_NS).await.unwrap();

@@ -10,8 +10,7 @@ use crate::suite::{self, SECOND_NS, START_NS, collect, tenant};
 fn push(head: &Head, stream: &[(&str, &str)], lines: &[(i64, &str)]) -> PushReport {
     let labels = Labels::from_pairs(stream.iter().copied());
     let mut batch = LogsBuilder::default();
-    let entry =
-        |(ts_ns, line): &(i64, &'static str)| LogRecordEntry { ts_ns: *ts_ns, line: *line, metadata: &[] };
+    let entry = |(ts_ns, line): &(i64, &'static str)| LogRecordEntry { ts_ns: *ts_ns, line, metadata: &[] };
     let lines: Vec<(i64, &'static str)> =
         lines.iter().map(|(t, l)| (*t, &*Box::leak(l.to_string().into_boxed_str()))).collect();
     batch.stream(labels.hash64(), labels.as_encoded(), lines.iter().map(entry));

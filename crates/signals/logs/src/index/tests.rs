@@ -7,7 +7,7 @@ use super::*;
 
 fn series(i: u64, chunks: usize) -> SeriesMeta {
     let mut pairs = vec![("app", format!("a{}", i % 4)), ("n", i.to_string())];
-    if i % 3 == 0 {
+    if i.is_multiple_of(3) {
         pairs.push(("env", format!("e{}", i % 5)));
     }
     let labels = Labels::from_pairs(pairs);

@@ -60,6 +60,9 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub subquery_step: Duration,
+    /// PromQL: metric names are dropped at the end of a query, not on the way (Prometheus' experimental
+    /// `promql-delayed-name-removal`).
+    pub promql_delayed_name_removal: bool,
     /// Most points in a series of an answer (PromQL and LogQL).
     pub points_max: usize,
     /// Most series in the answer of a LogQL metric query; 0: no limit.
@@ -72,6 +75,7 @@ impl Default for Config {
             queries_max: 20,
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
+            promql_delayed_name_removal: false,
             points_max: 11_000,
             logs_series_max: 500,
         }

@@ -30,7 +30,7 @@ impl Door {
             lookback_ms: config.lookback.as_millis() as i64,
             subquery_step_ms: config.subquery_step.as_millis() as i64,
             points_max: config.points_max as i64,
-            ..EngineConfig::default()
+            delayed_name_removal: config.promql_delayed_name_removal,
         });
         Self { fan, sources, engine }
     }

@@ -56,7 +56,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     // Listeners close later than tasks: what is being written while we drain still gets its answer.
     let closing = Shutdown::new();
     let ingester = parts.ingester.clone();
-    let mut servers = ports.serve(parts, admin.clone(), &closing);
+    let mut servers = ports.serve(role, parts, admin.clone(), &closing);
 
     let began = Instant::now();
     let mut announced = false;
@@ -171,17 +171,23 @@ impl Ports {
         Ok(())
     }
 
-    fn serve(self, parts: Parts, admin: Arc<Admin>, closing: &Shutdown) -> JoinSet<Result<()>> {
+    fn serve(
+        self,
+        role: &'static str,
+        parts: Parts,
+        admin: Arc<Admin>,
+        closing: &Shutdown,
+    ) -> JoinSet<Result<()>> {
         let mut servers = JoinSet::new();
         servers.spawn(serve_http(self.http, parts.http.merge(admin::routes(admin)), closing.clone()));
         if let (Some(listener), Some(routes)) = (self.otlp_http, parts.otlp_http) {
             servers.spawn(serve_http(listener, routes, closing.clone()));
         }
         if let (Some(listener), Some(routes)) = (self.otlp_grpc, parts.otlp_grpc) {
-            servers.spawn(serve_grpc(listener, routes, closing.clone()));
+            servers.spawn(serve_grpc(role, listener, routes, closing.clone()));
         }
         if let (Some(listener), Some(routes)) = (self.grpc, parts.grpc) {
-            servers.spawn(serve_grpc(listener, routes, closing.clone()));
+            servers.spawn(serve_grpc(role, listener, routes, closing.clone()));
         }
         servers
     }
@@ -202,8 +208,14 @@ async fn serve_http(listener: TcpListener, routes: Router, closing: Shutdown) ->
     Ok(axum::serve(listener, routes).with_graceful_shutdown(closed).await?)
 }
 
-async fn serve_grpc(listener: TcpListener, routes: Routes, closing: Shutdown) -> Result<()> {
+async fn serve_grpc(
+    role: &'static str,
+    listener: TcpListener,
+    routes: Routes,
+    closing: Shutdown,
+) -> Result<()> {
     let closed = async move { closing.triggered().await };
-    let server = triptych_rpc::channel::server().add_routes(routes);
+    let server =
+        triptych_rpc::channel::server().layer(triptych_telemetry::trace::layer(role)).add_routes(routes);
     Ok(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), closed).await?)
 }

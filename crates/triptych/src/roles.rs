@@ -176,9 +176,9 @@ impl Parts {
     }
 
     /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
-    fn serve(&mut self, routes: Routes) -> Channel {
+    fn serve(&mut self, role: Role, routes: Routes) -> Channel {
         self.grpc = Some(routes.clone());
-        triptych_rpc::channel::local(routes, &self.pools.ingest, self.tasks.shutdown().clone())
+        triptych_rpc::channel::local(role.name(), routes, &self.pools.ingest, self.tasks.shutdown().clone())
     }
 
     fn add_http(&mut self, routes: Router) {
@@ -212,7 +212,7 @@ fn ingester(parts: &mut Parts) -> Result<()> {
     ingester.start(&parts.tasks);
     let routes = store_routes(ingester.metrics(), ingester.logs(), ingester.traces())
         .add_service(IngestServer::service(Arc::new(ingester.clone())));
-    let channel = parts.serve(routes);
+    let channel = parts.serve(Role::Ingester, routes);
     parts.ingest.push(Arc::new(IngestClient::new(channel.clone())));
     parts.add_store("ingester", &channel);
     let watched = ingester.clone();
@@ -226,7 +226,7 @@ fn store_gateway(parts: &mut Parts) -> Result<()> {
     let store_gateway = Arc::new(parts.config.store_gateway.clone().build(deps));
     store_gateway.start(&parts.tasks);
     let routes = store_routes(store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
-    let channel = parts.serve(routes);
+    let channel = parts.serve(Role::StoreGateway, routes);
     parts.add_store("store-gateway", &channel);
     let watched = store_gateway.clone();
     parts.ready_when(Role::StoreGateway, move || watched.is_ready());
@@ -238,12 +238,11 @@ fn distributor(parts: &mut Parts) -> Result<()> {
     if parts.ingest.is_empty() {
         bail!("it needs ingesters: set peers.ingesters");
     }
-    let mut config = parts.config.distributor.clone();
-    config.multitenancy_enabled = parts.config.multitenancy;
-    let distributor = config.build(triptych_distributor::Deps {
+    let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
         ingesters: parts.ingest.clone(),
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
+        multitenancy: parts.config.multitenancy,
     })?;
     parts.add_http(distributor.routes());
     parts.otlp_http = Some(distributor.otlp_http_routes());
@@ -264,7 +263,7 @@ fn querier(parts: &mut Parts) -> Result<()> {
     let querier = parts.config.querier.clone().build(deps);
     let routes = store_routes(querier.metrics(), querier.logs(), querier.traces())
         .add_service(QueryServer::service(querier.query()));
-    parts.querier = Some(parts.serve(routes));
+    parts.querier = Some(parts.serve(Role::Querier, routes));
     parts.ready_when(Role::Querier, || true);
     Ok(())
 }

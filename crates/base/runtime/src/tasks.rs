@@ -66,7 +66,7 @@ impl Tasks {
         );
     }
 
-    /// Calls `tick` every `period` until shutdown. A tick that is late is not made up for.
+    /// Calls `tick` now and every `period` until shutdown. A tick that is late is not made up for.
     pub fn spawn_periodic<F, Fut>(&self, pool: &Handle, name: &'static str, period: Duration, mut tick: F)
     where
         F: FnMut() -> Fut + Send + 'static,
@@ -76,7 +76,6 @@ impl Tasks {
         self.spawn(pool, name, async move {
             let mut interval = tokio::time::interval(period);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            interval.tick().await;
             loop {
                 tokio::select! {
                     () = shutdown.triggered() => return,

@@ -12,8 +12,6 @@ use crate::{Deps, Distributor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
-    pub multitenancy_enabled: bool,
     /// Largest request body as it is sent.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
@@ -41,7 +39,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            multitenancy_enabled: false,
             body_bytes_max: 32 << 20,
             request_bytes_max: 100 << 20,
             batch_bytes_max: 128 << 20,

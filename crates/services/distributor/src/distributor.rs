@@ -22,6 +22,8 @@ pub struct Deps {
     pub ingesters: Vec<Arc<dyn Ingest>>,
     pub limits: TenantLimits,
     pub clock: SharedClock,
+    /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
+    pub multitenancy: bool,
 }
 
 /// Which ingester takes what: by hash over a fixed list. The same series, stream or trace always goes to the same one.
@@ -57,6 +59,7 @@ pub(crate) struct Inner {
     pub router: Router,
     pub limits: TenantLimits,
     pub clock: SharedClock,
+    pub multitenancy: bool,
     pub budget: MemoryBudget,
     rates: RateLimiter,
 }
@@ -161,6 +164,7 @@ impl Distributor {
             router: Router::new(deps.ingesters),
             limits: deps.limits,
             clock: deps.clock,
+            multitenancy: deps.multitenancy,
             budget: MemoryBudget::new("pushes under way", config.in_flight_bytes_max),
             rates: RateLimiter::default(),
             config,
@@ -174,7 +178,7 @@ impl Distributor {
 
     /// Who sends.
     pub(crate) fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Refusal> {
-        if !self.0.config.multitenancy_enabled {
+        if !self.0.multitenancy {
             return Ok(TenantId::single());
         }
         let Some(id) = headers.get("x-scope-orgid") else {

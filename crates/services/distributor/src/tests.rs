@@ -124,12 +124,22 @@ impl Answer {
 }
 
 fn setup_with(config: Config, limits: Limits) -> Setup {
+    setup_all(config, limits, false)
+}
+
+/// Every push must name its tenant.
+fn setup_tenants() -> Setup {
+    setup_all(Config::default(), Limits::default(), true)
+}
+
+fn setup_all(config: Config, limits: Limits, multitenancy: bool) -> Setup {
     let ingester = Arc::new(Recorder::default());
     let clock = ManualClock::at_ns(NOW_NS);
     let deps = Deps {
         ingesters: vec![ingester.clone()],
         limits: TenantLimits::new(&limits, &Default::default()).unwrap(),
         clock: clock.clone(),
+        multitenancy,
     };
     Setup { distributor: config.build(deps).unwrap(), ingester, clock }
 }

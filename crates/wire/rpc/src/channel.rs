@@ -43,8 +43,8 @@ pub fn connect(address: &str) -> Result<Channel> {
     Ok(endpoint(uri).connect_lazy())
 }
 
-/// Serves `routes` on `pool` through a pipe inside the process and returns the channel to it. Ends with `shutdown`.
-pub fn local(routes: Routes, pool: &Handle, shutdown: Shutdown) -> Channel {
+/// Serves the `routes` of `role` on `pool` through a pipe inside the process and returns the channel to it. Ends with `shutdown`.
+pub fn local(role: &'static str, routes: Routes, pool: &Handle, shutdown: Shutdown) -> Channel {
     let (connections, incoming) = tokio::sync::mpsc::channel::<tokio::io::DuplexStream>(16);
     let incoming = async_stream::stream! {
         let mut incoming = incoming;
@@ -54,7 +54,9 @@ pub fn local(routes: Routes, pool: &Handle, shutdown: Shutdown) -> Channel {
     };
     pool.spawn(async move {
         let stop = async move { shutdown.triggered().await };
-        if let Err(error) = server().add_routes(routes).serve_with_incoming_shutdown(incoming, stop).await {
+        // The same span that a request over the network gets, as a child of the caller's.
+        let server = server().layer(triptych_telemetry::trace::layer(role)).add_routes(routes);
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop).await {
             tracing::error!(%error, "in-process server ended");
         }
     });

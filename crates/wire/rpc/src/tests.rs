@@ -87,7 +87,7 @@ async fn questions_and_answers_survive_the_channel() {
     let shutdown = Shutdown::new();
     let routes = Routes::new(MetricsStoreServer::service(Arc::new(Fake)))
         .add_service(IngestServer::service(Arc::new(Fake)));
-    let channel = channel::local(routes, &tokio::runtime::Handle::current(), shutdown.clone());
+    let channel = channel::local("test", routes, &tokio::runtime::Handle::current(), shutdown.clone());
     let client = MetricsStoreClient::new(channel.clone());
 
     let asked = ctx();
@@ -113,7 +113,7 @@ async fn questions_and_answers_survive_the_channel() {
 #[tokio::test]
 async fn a_cancelled_question_ends_its_stream() {
     let routes = Routes::new(MetricsStoreServer::service(Arc::new(Fake)));
-    let channel = channel::local(routes, &tokio::runtime::Handle::current(), Shutdown::new());
+    let channel = channel::local("test", routes, &tokio::runtime::Handle::current(), Shutdown::new());
     let asked = ctx();
     let mut endless = MetricsStoreClient::new(channel).select(&asked, &select(0)).await.unwrap();
     assert!(endless.next().await.unwrap().is_ok());

@@ -97,7 +97,7 @@ async fn who_may_come_again() {
     let text = String::from_utf8_lossy(&details).into_owned();
     assert!(text.contains("type.googleapis.com/google.rpc.RetryInfo"), "OTLP senders repeat only with it");
 
-    let s = setup_with(Config { multitenancy_enabled: true, ..Config::default() }, Limits::default());
+    let s = setup_tenants();
     assert_eq!(export(&s, &[], body.clone()).await.0.unwrap_err().code(), Code::Unauthenticated);
     export(&s, &[("x-scope-orgid", "a")], body).await.0.unwrap();
     assert!(s.lines()[0].starts_with("a "));

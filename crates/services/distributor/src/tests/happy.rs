@@ -142,8 +142,7 @@ async fn otlp() {
 
 #[tokio::test]
 async fn tenants() {
-    let config = Config { multitenancy_enabled: true, ..Config::default() };
-    let s = setup_with(config, Limits::default());
+    let s = setup_tenants();
     let body = snappy(&push_request(r#"{app="x"}"#, &[(0, "hello")]));
     let answer = s.post("/loki/api/v1/push", &[("x-scope-orgid", "team-a")], body.clone()).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
@@ -161,6 +160,7 @@ async fn shards() {
         ingesters: ingesters.iter().map(|i| i.clone() as Arc<dyn Ingest>).collect(),
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(NOW_NS),
+        multitenancy: false,
     };
     let distributor = Config::default().build(deps).unwrap();
     let ctx = WriteContext { tenant: TenantId::single() };

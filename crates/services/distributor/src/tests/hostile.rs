@@ -149,8 +149,7 @@ async fn every_cut() {
 
 #[tokio::test]
 async fn tenants() {
-    let config = Config { multitenancy_enabled: true, ..Config::default() };
-    let s = setup_with(config, Limits::default());
+    let s = setup_tenants();
     let body = snappy(&push_request(r#"{app="x"}"#, &[(0, "hello")]));
     let long = "x".repeat(151);
     for (id, status) in [

@@ -227,6 +227,7 @@ fn configs_that_make_no_sense() {
         ingesters: vec![Arc::new(Recorder::default())],
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(0),
+        multitenancy: false,
     };
     assert!(Config::default().build(Deps { ingesters: vec![], ..deps() }).is_err());
     let config = Config { in_flight_bytes_max: 1000, ..Config::default() };

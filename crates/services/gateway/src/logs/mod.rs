@@ -211,7 +211,7 @@ async fn label_values(Path(name): Path<String>, asked: Asked) -> Answer {
 async fn series(asked: Asked) -> Answer {
     let select = streams(&asked, &["match[]", "match"], LABELS_RANGE_NS)?;
     let found = asked.shared.logs.series(&asked.ctx, &select).await?;
-    Ok(success(&asked, |out| json::list(out, &found, |out, l| json::labels(out, l))))
+    Ok(success(&asked, |out| json::list(out, &found, json::labels)))
 }
 
 async fn stats(asked: Asked) -> Answer {

@@ -188,7 +188,7 @@ async fn series(asked: Asked) -> Answer {
     let _slot = asked.slot().await?;
     let found = asked.shared.metrics.series(&asked.ctx, &select).await?;
     let found = cut(&asked.ctx, found, select.limit);
-    Ok(success(&asked.ctx, |out| json::list(out, &found, |out, l| json::labels(out, l))))
+    Ok(success(&asked.ctx, |out| json::list(out, &found, json::labels)))
 }
 
 async fn label_names(asked: Asked) -> Answer {

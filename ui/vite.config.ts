@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 /** Where `npm run dev` finds a running Triptych. */
 const triptych = process.env.TRIPTYCH_URL ?? 'http://127.0.0.1:3300';
-const proxied = ['/api', '/loki', '/ready', '/config', '/metrics'];
+const proxied = ['/api', '/loki', '/v1', '/ready', '/config', '/metrics'];
 
 export default defineConfig({
   base: '/',

@@ -105,6 +105,11 @@ export function inputText(ms: number): string {
   return timeText(Math.floor(ms / 1000) * 1000).replace(' ', 'T').slice(0, 19);
 }
 
+/** `1 span`, `1,234 spans`. */
+export function counted(count: number, thing: string): string {
+  return `${count.toLocaleString('en')} ${thing}${count === 1 ? '' : 's'}`;
+}
+
 /** Nanoseconds as the APIs write them, a decimal text, to milliseconds. */
 export function nsToMs(ns: string): number {
   return Number(BigInt(ns) / 1000n) / 1000;

@@ -8,7 +8,7 @@ import { Plot } from '../parts/plot';
 import { type PlotSeries, matrixSeries } from '../parts/plot-data';
 import { QueryBox } from '../parts/query-box';
 import type { TabProps } from '../route';
-import { type Range, type Span, alignSpan, rangeOf, resolveRange, stepSeconds } from '../time';
+import { type Range, type Span, alignSpan, counted, rangeOf, resolveRange, stepSeconds } from '../time';
 import { LabelBrowser } from './browser';
 import { type Entry, entriesOf, mergeEntries } from './entries';
 import { addCondition, asksForLines } from './filter';
@@ -126,7 +126,7 @@ export function Logs({ params, set, tick, refresh }: TabProps) {
 
 function summary({ entries, series, result }: Shown): string {
   const { totalBytesProcessed: bytes = 0, execTime = 0 } = result.stats?.summary ?? {};
-  const found = entries ? `${entries.length} lines` : `${series?.length ?? 0} series`;
+  const found = entries ? counted(entries.length, 'line') : `${series?.length ?? 0} series`;
   return `${found}, ${(bytes / 1e6).toFixed(1)} MB read in ${(execTime * 1000).toFixed(0)} ms`;
 }
 
@@ -153,7 +153,9 @@ function Lines(props: {
       const older = data.resultType === 'streams' ? entriesOf(data.result) : [];
       setState((s) => {
         const entries = mergeEntries(s.entries, older);
-        return { entries, loading: false, whole: older.length < limit || entries.length === s.entries.length, warnings };
+        const stuck = older.length >= limit && entries.length === s.entries.length;
+        const more = stuck ? [`more than ${limit} lines have the same time: choose more lines to go on`] : [];
+        return { entries, loading: false, whole: older.length < limit, warnings: [...warnings, ...more] };
       });
     } catch (problem) {
       setError(problem instanceof Error ? problem : new Error(String(problem)));
@@ -204,7 +206,7 @@ function Live({ query }: { query: string }) {
     <>
       {tail.error && <Notice kind="error">{tail.error}</Notice>}
       <p class="dim" role="status">
-        {text} {tail.entries.length} lines
+        {text} {counted(tail.entries.length, 'line')}
       </p>
       <EntryList entries={tail.entries} />
     </>

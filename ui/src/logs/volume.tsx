@@ -1,5 +1,5 @@
 import type { Series } from '../api';
-import { clockText } from '../time';
+import { clockText, counted } from '../time';
 import { LEVELS, type Level, levelNamed } from './entries';
 
 export interface Bucket {
@@ -45,7 +45,7 @@ export function Volume({ series, startMs, endMs, step_s, onZoom }: Props) {
     <figure class="volume">
       <div class="volume-bars">
         {all.map((bucket) => {
-          const label = `${clockText(bucket.endMs - stepMs).slice(0, 8)}: ${bucket.total} lines`;
+          const label = `${clockText(bucket.endMs - stepMs).slice(0, 8)}: ${counted(bucket.total, 'line')}`;
           return (
             <button
               type="button"
@@ -65,7 +65,7 @@ export function Volume({ series, startMs, endMs, step_s, onZoom }: Props) {
       </div>
       <figcaption>
         <span>{clockText(startMs).slice(0, 8)}</span>
-        <span>{total.toLocaleString('en')} lines, highest bar {most.toLocaleString('en')}</span>
+        <span>{counted(total, 'line')}, highest bar {most.toLocaleString('en')}</span>
         <span>{clockText(endMs).slice(0, 8)}</span>
       </figcaption>
     </figure>

@@ -1,7 +1,7 @@
-/** Readable on light and on dark; neighbours differ. */
+/** Readable on light and on dark; neighbours differ. Red is kept for errors. */
 export const PALETTE = [
-  '#4f7df3', '#e0782f', '#2fa36b', '#c94f7c', '#8a63d2', '#b8921f',
-  '#1f9fb8', '#d1495b', '#6b8e23', '#a0612f', '#5b6ee1', '#12908e',
+  '#4f7df3', '#e0782f', '#2fa36b', '#b05cc0', '#b8921f', '#1f9fb8',
+  '#8a63d2', '#6b8e23', '#a0714f', '#3f6fb0', '#12908e', '#8a7f9e',
 ];
 
 export const seriesColor = (index: number) => PALETTE[index % PALETTE.length] ?? '#888';

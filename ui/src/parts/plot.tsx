@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 import { seriesColor } from './colors';
 import { type PlotSeries, columns, shortNumber } from './plot-data';
@@ -22,12 +22,12 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | undefined>(undefined);
   const scheme = useScheme();
-  const shown = all ? series : series.slice(0, SERIES_SHOWN);
+  const shown = useMemo(() => (all ? series : series.slice(0, SERIES_SHOWN)), [series, all]);
+  const { times, rows } = useMemo(() => columns(shown, startMs, endMs, step_s), [shown, startMs, endMs, step_s]);
 
   useEffect(() => {
     const element = place.current;
     if (!element) return undefined;
-    const { times, rows } = columns(shown, startMs, endMs, step_s);
     const options = plotOptions(element, shown, [startMs / 1000, endMs / 1000], setHover, onZoom);
     const made = new uPlot(options, [times, ...rows], element);
     chart.current = made;
@@ -38,11 +38,11 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
       made.destroy();
       chart.current = undefined;
     };
-  }, [series, all, scheme, startMs, endMs]);
+  }, [rows, scheme]);
 
   useEffect(() => {
     shown.forEach(({ name }, i) => chart.current?.setSeries(i + 1, { show: !hidden.has(name) }));
-  }, [hidden, series, all, scheme, startMs, endMs]);
+  }, [hidden, rows, scheme]);
 
   const toggle = (name: string, alone: boolean) =>
     setHidden((before) => {
@@ -55,7 +55,7 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
       return after;
     });
   const valueAt = (i: number) => {
-    const row = chart.current?.data[i + 1] as (number | null)[] | undefined;
+    const row = rows[i];
     return row ? shortNumber(hover === undefined ? row.findLast((v) => v !== null) : row[hover]) : '';
   };
 
@@ -92,6 +92,14 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
 
 const plotHeight = () => Math.max(220, Math.min(420, Math.round(innerHeight * 0.42)));
 
+/** Labels of the time axis by the distance of its ticks, 24 hours: which distance, format, and the second line where year, month or day change. */
+const CLOCK: (string | number | null)[][] = [
+  [86_400, '{YYYY}-{MM}-{DD}', null, null, null, null, null, null, 1],
+  [60, '{HH}:{mm}', '\n{YYYY}-{MM}-{DD}', null, '\n{MM}-{DD}', null, null, null, 1],
+  [1, '{HH}:{mm}:{ss}', '\n{YYYY}-{MM}-{DD}', null, '\n{MM}-{DD}', null, null, null, 1],
+  [0.001, ':{ss}.{fff}', '\n{YYYY}-{MM}-{DD} {HH}:{mm}', null, '\n{MM}-{DD} {HH}:{mm}', null, '\n{HH}:{mm}', null, 1],
+];
+
 function plotOptions(
   element: HTMLElement,
   series: PlotSeries[],
@@ -113,7 +121,7 @@ function plotOptions(
     cursor: { drag: { x: true, y: false, setScale: false }, focus: { prox: 24 } },
     focus: { alpha: 0.35 },
     scales: { x: { time: true, range } },
-    axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map(shortNumber) }],
+    axes: [{ ...axis, values: CLOCK }, { ...axis, size: 64, values: (_, ticks) => ticks.map(shortNumber) }],
     series: [
       {},
       ...series.map(({ name }, i) => ({

@@ -7,7 +7,7 @@ import { Plot } from '../parts/plot';
 import type { PlotSeries } from '../parts/plot-data';
 import { QueryBox } from '../parts/query-box';
 import type { TabProps } from '../route';
-import { type Range, type Span, alignSpan, rangeOf, resolveRange, stepSeconds } from '../time';
+import { type Range, type Span, alignSpan, counted, rangeOf, resolveRange, stepSeconds } from '../time';
 import { Results } from './results';
 import { TraceView } from './trace-view';
 import { valueText } from './tree';
@@ -103,7 +103,7 @@ function asksForNumbers(query: string): boolean {
 function summary({ found, series }: Shown, limit: number): string {
   if (series) return `${series.length} series`;
   const count = found.data.length;
-  return count >= limit ? `the first ${count} traces; there may be more` : `${count} traces`;
+  return count >= limit ? `the first ${count} traces; there may be more` : counted(count, 'trace');
 }
 
 function plotSeries({ labels, samples = [] }: TracesMetric): PlotSeries {

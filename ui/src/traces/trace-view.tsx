@@ -5,7 +5,7 @@ import { nameColor } from '../parts/colors';
 import { Notice, Notices } from '../parts/notice';
 import { escapedValue } from '../parts/complete';
 import { routeHash } from '../route';
-import { durationText, timeText } from '../time';
+import { counted, durationText, timeText } from '../time';
 import { type Trace, buildTrace } from './tree';
 import { Waterfall } from './waterfall';
 
@@ -24,7 +24,7 @@ export function TraceView({ id, tick, onBack }: { id: string; tick: number; onBa
       </div>
       <Notices error={asked.error} warnings={asked.data?.warnings} />
       {trace && trace.orphans > 0 && (
-        <Notice kind="warning">{trace.orphans} spans name a parent that is not there: the trace may not be whole.</Notice>
+        <Notice kind="warning">A parent that is not there is named by {counted(trace.orphans, 'span')}: the trace may not be whole.</Notice>
       )}
       {trace && trace.spans.length > 0 && (
         <>
@@ -34,7 +34,7 @@ export function TraceView({ id, tick, onBack }: { id: string; tick: number; onBa
                 <span class="service" style={{ '--service': nameColor(name) }}>
                   {name}
                 </span>{' '}
-                {spans} spans{errors > 0 && <span class="error-text">, {errors} failed</span>}{' '}
+                {counted(spans, 'span')}{errors > 0 && <span class="error-text">, {errors} failed</span>}{' '}
                 <a href={logsHash(name, trace)}>logs</a>
               </li>
             ))}
@@ -48,7 +48,7 @@ export function TraceView({ id, tick, onBack }: { id: string; tick: number; onBa
 
 function summary({ spans, services, duration_ns, start_ns }: Trace): string {
   const start = timeText(Number(start_ns / 1_000_000n));
-  return `${start}, ${durationText(duration_ns)}, ${spans.length} spans of ${services.length} services`;
+  return `${start}, ${durationText(duration_ns)}, ${counted(spans.length, 'span')} of ${counted(services.length, 'service')}`;
 }
 
 const AROUND_MS = 60_000;

@@ -7,7 +7,6 @@ import { type Trace, type TreeSpan, visibleSpans } from './tree';
 const ROW_PX = 26;
 /** Only rows in sight are in the page: traces of ten thousand spans scroll as small ones do. */
 const ROWS_AROUND = 20;
-const VIEW_PX_MAX = 560;
 
 interface Props {
   trace: Trace;
@@ -45,7 +44,7 @@ export function Waterfall({ trace, logsOf }: Props) {
   };
 
   const first = Math.max(0, Math.floor(top / ROW_PX) - ROWS_AROUND);
-  const last = Math.min(rows.length, Math.ceil((top + VIEW_PX_MAX) / ROW_PX) + ROWS_AROUND);
+  const last = Math.min(rows.length, Math.ceil((top + innerHeight) / ROW_PX) + ROWS_AROUND);
   return (
     <div class="waterfall">
       <Scale duration_ns={trace.duration_ns} />
@@ -56,7 +55,6 @@ export function Waterfall({ trace, logsOf }: Props) {
         aria-label="Spans"
         tabIndex={0}
         aria-activedescendant={chosen && `span-${chosen}`}
-        style={{ maxHeight: `${VIEW_PX_MAX}px` }}
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
         onKeyDown={onKeyDown}
       >
@@ -92,7 +90,7 @@ function Scale({ duration_ns }: { duration_ns: number }) {
     <div class="waterfall-scale" aria-hidden="true">
       {[0, 0.25, 0.5, 0.75].map((part) => (
         <span key={part} style={{ left: `${part * 100}%` }}>
-          {durationText(Math.round(duration_ns * part))}
+          {part === 0 ? '0' : durationText(Math.round(duration_ns * part))}
         </span>
       ))}
       <span class="scale-end">{durationText(duration_ns)}</span>

@@ -1,6 +1,5 @@
 //! What is configured, and how it starts.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -15,6 +14,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 use triptych_model::{Error, Result};
+
+use crate::log_file::LogFile;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -80,10 +81,7 @@ impl Config {
             LogFormat::Json => stderr.json().with_filter(filter(&self.log_filter)?).boxed(),
         });
         if let Some(path) = log_file {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
+            let file = LogFile::open(path)
                 .map_err(|e| Error::invalid(format!("log file {}: {e}", path.display())))?;
             let layer = tracing_subscriber::fmt::layer().json().with_writer(Mutex::new(file));
             layers.push(layer.with_filter(filter(&self.log_filter)?).boxed());

@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod exposition;
+mod log_file;
 pub mod trace;
 
 pub use config::{Config, Telemetry};

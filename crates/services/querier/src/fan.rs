@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 use triptych_model::{Error, Kind, Result, Signal};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -40,8 +41,9 @@ impl Fan {
         in_time(ctx, self.spawn(work)).await
     }
 
+    /// Inside of the caller's span, so that what the work asks of others belongs to the same trace.
     fn spawn<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
-        Task(self.pool.spawn(work))
+        Task(self.pool.spawn(work.in_current_span()))
     }
 
     /// The answers of the sources that gave one, in the order of the sources.

@@ -6,7 +6,7 @@ ARGS ?=
 
 .PHONY: run build ui test check fmt bench docs clean
 
-run: build ## build what is needed and start every role in one process
+run: ui ## build what is needed and start every role in one process
 	cargo run --release --locked --bin triptych -- all $(ARGS)
 
 build: ui
@@ -14,8 +14,11 @@ build: ui
 
 ui: ## the page, where Node.js is there
 	@if command -v npm >/dev/null 2>&1; then \
-	  cd ui && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npm run --silent build; \
+	  cd ui && { [ -d node_modules ] || npm ci --no-audit --no-fund --loglevel=error; } && npm run --silent build \
+	  || echo "The page could not be built (Node.js 20 or later is needed): the page at / will be a plain one"; \
 	else echo "Node.js was not found: the page at / will be a plain one"; fi
+
+run: ui
 
 test: ui ## all tests
 	cargo test --locked --workspace

@@ -14,7 +14,8 @@ build: ui
 
 ui: ## the page, where Node.js is there
 	@if command -v npm >/dev/null 2>&1; then \
-	  cd ui && { [ -d node_modules ] || npm ci --no-audit --no-fund --loglevel=error; } && npm run --silent build \
+	  cd ui && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --no-audit --no-fund --loglevel=error; } && \
+	  { [ -e dist/index.html ] && [ -z "$$(find src index.html *.json *.ts -newer dist/index.html)" ] || npm run --silent build; } \
 	  || echo "The page could not be built (Node.js 20 or later is needed): the page at / will be a plain one"; \
 	else echo "Node.js was not found: the page at / will be a plain one"; fi
 

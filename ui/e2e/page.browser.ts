@@ -187,6 +187,34 @@ describe.skipIf(!hasChromium)('the page', () => {
     await picture('status');
   });
 
+  test('a partial answer says so on every tab', async () => {
+    // The real answers, with what a server adds when it could not read everything.
+    const add = (path: string, change: (body: Record<string, object>) => void) =>
+      page.route(path, async (route) => {
+        const response = await route.fetch();
+        const body = (await response.json()) as Record<string, object>;
+        change(body);
+        await route.fulfill({ response, json: body });
+      });
+    const missed = 'one store did not answer';
+    await add('**/api/v1/query_range?*', (body) => (body.warnings = [`partial answer: ${missed}`]));
+    await add('**/api/search?*', (body) => (body.metrics = { ...body.metrics, missed: [missed] }));
+    await add('**/api/v2/traces/*', (body) => Object.assign(body, { status: 'PARTIAL', message: missed }));
+    const asked: ({ tab: string } & Record<string, string>)[] = [
+      { tab: 'metrics', q: written.metric },
+      { tab: 'logs', q: `{service_name="${written.service}"}` },
+      { tab: 'traces', q: '{}' },
+      { tab: 'traces', q: '{}', trace: written.traceId },
+    ];
+    for (const { tab, ...params } of asked) {
+      await open(`#/${tab}?${new URLSearchParams({ ...params, from: 'now-15m', to: 'now' })}`);
+      await page.locator('.plot canvas, .entry, .rows tr, .span-row').first().waitFor();
+      await page.locator('.notice.warning', { hasText: `partial answer: ${missed}` }).first().waitFor();
+    }
+    await picture('partial');
+    await page.unrouteAll({ behavior: 'wait' });
+  });
+
   test('a range is chosen by hand, and is in the address', async () => {
     await open(`#/metrics?${new URLSearchParams({ q: written.metric })}`);
     await page.getByRole('button', { name: 'Custom' }).click();

@@ -1,5 +1,7 @@
 // The HTTP APIs this page asks, typed. Everything that comes back is data: it is shown as text, never as HTML.
 
+import { store, stored } from './stored';
+
 export type Labels = Record<string, string>;
 
 /** `[seconds, "value"]`. */
@@ -125,8 +127,17 @@ export function address(path: string, query: Query = {}): string {
   return search ? `${path}?${search}` : path;
 }
 
-async function fetchText(path: string, query: Query, signal?: AbortSignal, init: RequestInit = {}) {
+/** Where multitenancy is on; kept in this browser, never in the address. */
+export const tenant = {
+  get: () => stored('tenant') ?? '',
+  set: (id: string) => store('tenant', id),
+};
+
+async function fetchText(path: string, query: Query, signal?: AbortSignal, given: RequestInit = {}) {
   let response: Response;
+  const headers = new Headers(given.headers);
+  if (tenant.get()) headers.set('X-Scope-OrgID', tenant.get());
+  const init = { ...given, headers };
   const url = address(path, query);
   try {
     const long = url.length > ADDRESS_CHARS_MAX && TAKES_POST.test(path);

@@ -14,7 +14,7 @@ import { ResultTable } from './table';
 const EXAMPLES = [
   'up',
   'sum by (job) (up)',
-  'rate(triptych_wal_appended_bytes_total[5m])',
+  'rate(triptych_wal_written_bytes_total[5m])',
   'topk(10, count by (__name__) ({__name__=~".+"}))',
 ];
 const POINTS_MAX = 300;

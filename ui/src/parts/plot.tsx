@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 import { seriesColor } from './colors';
 import { type PlotSeries, columns, shortNumber } from './plot-data';
@@ -25,7 +25,8 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
   const shown = useMemo(() => (all ? series : series.slice(0, SERIES_SHOWN)), [series, all]);
   const { times, rows } = useMemo(() => columns(shown, startMs, endMs, step_s), [shown, startMs, endMs, step_s]);
 
-  useEffect(() => {
+  // Before the browser paints: the plot of the last answer never stands beside the numbers of this one.
+  useLayoutEffect(() => {
     const element = place.current;
     if (!element) return undefined;
     const options = plotOptions(element, shown, [startMs / 1000, endMs / 1000], setHover, onZoom);
@@ -40,7 +41,7 @@ export function Plot({ series, startMs, endMs, step_s, onZoom }: Props) {
     };
   }, [rows, scheme]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     shown.forEach(({ name }, i) => chart.current?.setSeries(i + 1, { show: !hidden.has(name) }));
   }, [hidden, rows, scheme]);
 

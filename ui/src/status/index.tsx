@@ -1,4 +1,5 @@
-import { status } from '../api';
+import { useState } from 'preact/hooks';
+import { status, tenant } from '../api';
 import { useAsk } from '../parts/ask';
 import { Notices } from '../parts/notice';
 import type { TabProps } from '../route';
@@ -11,7 +12,7 @@ const LINKS: [string, string][] = [
   ['/api/v1/status/tsdb', 'series and labels with the most values'],
 ];
 
-export function Status({ tick }: TabProps) {
+export function Status({ tick, refresh }: TabProps) {
   const roles = useAsk(`roles ${tick}`, (signal) => status.roles(signal));
   const ready = useAsk(`ready ${tick}`, (signal) => status.ready(signal));
   const config = useAsk(`config ${tick}`, (signal) => status.config(signal));
@@ -48,6 +49,7 @@ export function Status({ tick }: TabProps) {
           </li>
         ))}
       </ul>
+      <Tenant onChange={refresh} />
       <h2>Configuration</h2>
       <Notices error={config.error} />
       {config.data !== undefined && (
@@ -56,5 +58,25 @@ export function Status({ tick }: TabProps) {
         </pre>
       )}
     </section>
+  );
+}
+
+function Tenant({ onChange }: { onChange: () => void }) {
+  const [id, setId] = useState(tenant.get);
+  return (
+    <form
+      class="toolbar"
+      onSubmit={(event) => {
+        event.preventDefault();
+        tenant.set(id.trim());
+        onChange();
+      }}
+    >
+      <label>
+        Tenant <input value={id} placeholder="the default" onInput={(event) => setId(event.currentTarget.value)} />
+      </label>
+      <button type="submit">Use</button>
+      <span class="dim">Sent as X-Scope-OrgID where multitenancy is on.</span>
+    </form>
   );
 }

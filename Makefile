@@ -19,8 +19,6 @@ ui: ## the page, where Node.js is there
 	  || echo "The page could not be built (Node.js 20 or later is needed): the page at / will be a plain one"; \
 	else echo "Node.js was not found: the page at / will be a plain one"; fi
 
-run: ui
-
 test: ui ## all tests
 	cargo test --locked --workspace
 

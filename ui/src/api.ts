@@ -238,33 +238,38 @@ export const logs = {
   },
 };
 
-interface Cost {
-  missed?: string[];
-  inspectedBytes?: string;
+/** How Tempo's answers tell that they are not whole. */
+interface Whole {
+  status?: string;
+  message?: string;
+  metrics?: { completedJobs?: number; totalJobs?: number };
 }
 
-const missed = (cost?: Cost) => (cost?.missed ?? []).map((text) => `partial answer: ${text}`);
+const missed = ({ status, message, metrics }: Whole): string[] => {
+  if (status === 'PARTIAL') return [`partial answer: ${message ?? 'spans are missing'}`];
+  const jobs = (metrics?.totalJobs ?? 0) - (metrics?.completedJobs ?? 0);
+  return jobs > 0 ? [`partial answer: ${jobs} part${jobs > 1 ? 's' : ''} could not be read`] : [];
+};
 
 export const traces = {
   search: async (q: string, limit: number, { startMs, endMs, signal }: Asking): Promise<Answer<FoundTrace[]>> => {
     const query = { q, limit, start: Math.floor(seconds(startMs)), end: Math.ceil(seconds(endMs)) };
-    const found = await fetchJson<{ traces?: FoundTrace[]; metrics?: Cost }>('/api/search', query, signal);
-    return { data: found.traces ?? [], warnings: missed(found.metrics), infos: [] };
+    const found = await fetchJson<{ traces?: FoundTrace[] } & Whole>('/api/search', query, signal);
+    return { data: found.traces ?? [], warnings: missed(found), infos: [] };
   },
   /** The second version of the API: the first cannot say that a trace is not whole. */
   byId: async (id: string, signal?: AbortSignal): Promise<Answer<ResourceSpans[]>> => {
-    const found = await fetchJson<{ trace?: { resourceSpans?: ResourceSpans[] }; status?: string; message?: string }>(
+    const found = await fetchJson<{ trace?: { resourceSpans?: ResourceSpans[] } } & Whole>(
       `/api/v2/traces/${encodeURIComponent(id)}`,
       {},
       signal,
     );
-    const warnings = found.status === 'PARTIAL' ? [`partial answer: ${found.message ?? 'spans are missing'}`] : [];
-    return { data: found.trace?.resourceSpans ?? [], warnings, infos: [] };
+    return { data: found.trace?.resourceSpans ?? [], warnings: missed(found), infos: [] };
   },
   metrics: async (q: string, step_s: number, { startMs, endMs, signal }: Asking): Promise<Answer<TracesMetric[]>> => {
     const query = { q, start: Math.floor(seconds(startMs)), end: Math.ceil(seconds(endMs)), step: `${step_s}s` };
-    const found = await fetchJson<{ series?: TracesMetric[]; metrics?: Cost }>('/api/metrics/query_range', query, signal);
-    return { data: found.series ?? [], warnings: missed(found.metrics), infos: [] };
+    const found = await fetchJson<{ series?: TracesMetric[] } & Whole>('/api/metrics/query_range', query, signal);
+    return { data: found.series ?? [], warnings: missed(found), infos: [] };
   },
   tagNames: ({ startMs, endMs, signal }: Asking) =>
     fetchJson<{ scopes?: { name: string; tags?: string[] }[] }>(

@@ -34,6 +34,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// Log streams without the label `service_name` get it, from labels such as `app` or `container`, as in Loki.
     pub discover_service_name: bool,
+    /// Log lines get the structured metadata `detected_level`, from labels, fields or words of the line, as in Loki.
+    pub discover_log_levels: bool,
 }
 
 impl Default for Config {
@@ -45,6 +47,7 @@ impl Default for Config {
             in_flight_bytes_max: 512 << 20,
             body_timeout: Duration::from_secs(30),
             discover_service_name: true,
+            discover_log_levels: true,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `distributor` | the part itself: budgets, rate limit, shards, sending |
 //! | `http`, `grpc` | routes and bodies; OTLP over gRPC without decoding twice |
 //! | `metrics`, `logs`, `traces` | the doors: a sink that validates and fills batches |
+//! | `level` | the level of a log line, for `detected_level` |
 //! | `refusal` | why a request was not taken, as HTTP text, OTLP status, gRPC status |
 //! | `write` | [`triptych_rpc::Write`] for parts in the same process |
 //! | [`limiter`], `telemetry` | token buckets; our own counters |
@@ -21,12 +22,13 @@
 //! **Memory:** compressed body, decoded body and batches of all requests together stay below `in_flight_bytes_max`; one request
 //! below `body_bytes_max`, `request_bytes_max` and `batch_bytes_max`. Above it the answer is 503, to be retried.
 //!
-//! Known holes: one ingester list without a ring (shards by hash, no replicas), no HA-pair deduplication, no `detected_level`.
+//! Known holes: one ingester list without a ring (shards by hash, no replicas), no HA-pair deduplication.
 
 pub mod config;
 mod distributor;
 mod grpc;
 mod http;
+mod level;
 pub mod limiter;
 mod logs;
 mod metrics;

@@ -10,11 +10,13 @@ use triptych_model::batch::{LogRecordEntry, LogsBuilder, StreamMark};
 use triptych_model::labels::{encode_pairs, hash_pairs};
 
 use crate::distributor::{Inner, Shards};
+use crate::level::{self, DETECTED_LEVEL};
 use crate::metrics::Show;
 
 pub(crate) struct LogsDoor<'l> {
     limits: &'l LogsLimits,
     discover_service_name: bool,
+    discover_log_levels: bool,
     pub shards: Shards<LogsBuilder>,
     oldest_ns: i64,
     newest_ns: i64,
@@ -27,6 +29,8 @@ pub(crate) struct LogsDoor<'l> {
 struct Stream {
     hash: u64,
     labels: Vec<u8>,
+    /// The level that its labels tell; its entries need not be looked at.
+    level: Option<String>,
     /// For error texts.
     text: String,
     /// Why its entries are refused: reason, sentence.
@@ -43,6 +47,7 @@ impl<'l> LogsDoor<'l> {
         Self {
             limits,
             discover_service_name: inner.config.discover_service_name,
+            discover_log_levels: inner.config.discover_log_levels,
             shards: Shards::new(inner),
             oldest_ns: if age == 0 { i64::MIN } else { now_ns.saturating_sub(age) },
             newest_ns: if grace == 0 { i64::MAX } else { now_ns.saturating_add(grace) },
@@ -176,6 +181,18 @@ fn is_label_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Structured metadata with `detected_level`: the sender's where it is there, else the stream's, else the entry's own.
+fn encode_with_level(line: &str, metadata: &Pairs<'_>, of_stream: Option<&str>, out: &mut Vec<u8>) {
+    let at = metadata.partition_point(|(name, _)| *name < DETECTED_LEVEL);
+    let (before, after) = metadata.split_at(at);
+    let (found, after) = match after.split_first() {
+        Some(((DETECTED_LEVEL, word), after)) => (level::normalized(word), after),
+        _ => (of_stream.unwrap_or_else(|| level::of_entry(line, metadata)), after),
+    };
+    let level = [(DETECTED_LEVEL, found)];
+    encode_pairs(before.iter().chain(&level).chain(after).copied(), out);
+}
+
 impl LogsSink for LogsDoor<'_> {
     fn stream(&mut self, labels: &Pairs<'_>) -> Result<()> {
         self.stream.mark = None;
@@ -184,6 +201,9 @@ impl LogsSink for LogsDoor<'_> {
         let _ = fmt::Write::write_fmt(&mut self.stream.text, format_args!("{}", Show(labels)));
         if self.stream.refused.is_some() {
             return Ok(());
+        }
+        if self.discover_log_levels {
+            self.stream.level = level::of_pairs(labels).map(|word| level::normalized(word).to_owned());
         }
         let find = |name: &str| labels.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
         if self.discover_service_name && find(SERVICE_NAME).is_none() {
@@ -203,7 +223,12 @@ impl LogsSink for LogsDoor<'_> {
             return Ok(());
         }
         self.metadata.clear();
-        encode_pairs(metadata.iter().copied(), &mut self.metadata);
+        if self.discover_log_levels {
+            let Self { stream, metadata: out, .. } = self;
+            encode_with_level(line, metadata, stream.level.as_deref(), out);
+        } else {
+            encode_pairs(metadata.iter().copied(), &mut self.metadata);
+        }
         let Stream { hash, labels, mark, .. } = &mut self.stream;
         let bytes =
             line.len() + self.metadata.len() + 16 + if mark.is_none() { labels.len() + 16 } else { 0 };

@@ -73,12 +73,13 @@ impl LogsStore for Fake {
         Ok(vec![Volume { labels: labels(&[("by", &names.join(","))]), bytes: 7 }])
     }
     async fn detected_fields(&self, _: &QueryContext, _: &EntrySelect) -> Result<Vec<DetectedField>> {
-        Ok(vec![DetectedField {
-            label: "level".into(),
+        let field = |label: &str, parsers| DetectedField {
+            label: label.into(),
             kind: "string".into(),
             cardinality: 2,
-            parsers: vec!["json".into()],
-        }])
+            parsers,
+        };
+        Ok(vec![field("level", vec!["json".into()]), field("trace_id", vec![])])
     }
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
         Ok(futures::stream::empty().boxed())
@@ -121,7 +122,10 @@ impl TracesStore for Fake {
     async fn samples(&self, _: &QueryContext, _: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
         Ok(futures::stream::empty().boxed())
     }
-    async fn tag_names(&self, _: &QueryContext, _: &TagsSelect) -> Result<Vec<ScopeTags>> {
+    async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
+        if select.scope == "span" {
+            ctx.missed("block é is damaged");
+        }
         Ok(vec![ScopeTags { scope: "span".into(), tags: vec!["http.method".into()] }])
     }
     async fn tag_values(&self, _: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
@@ -134,6 +138,13 @@ impl Query for Fake {
     async fn metrics(&self, _: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
         if query.expr == "too_much" {
             return Err(Error::exhausted("the query needs more than 5 rows"));
+        }
+        if query.expr == "ambiguous" {
+            return Err(Error::invalid("many-to-many matching not allowed"));
+        }
+        triptych_promql::parse(&query.expr)?;
+        if query.expr == "up[5m]" {
+            return Err(Error::invalid("invalid expression type \"range vector\" for range query"));
         }
         let sample = Sample { t_ms: query.start_ms, value: 1.5 };
         let series = vec![SeriesSamples { labels: labels(&[("__name__", "up")]), samples: vec![sample] }];
@@ -150,7 +161,10 @@ impl Query for Fake {
         };
         Ok(LogsValue::Entries(vec![entry]))
     }
-    async fn traces(&self, _: &QueryContext, _: &TracesMetricsQuery) -> Result<QueryValue> {
+    async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
+        if query.query == "damaged" {
+            ctx.missed("block 01 is damaged");
+        }
         let samples = vec![Sample { t_ms: 1000, value: 2.0 }];
         Ok(QueryValue::Matrix(vec![SeriesSamples { labels: labels(&[("service", "shop")]), samples }]))
     }
@@ -192,6 +206,8 @@ async fn prometheus_answers() {
     let expected = json!({"status": "success", "data": {"resultType": "vector", "result": [
         {"metric": {"__name__": "up"}, "value": [1_700_000_000.5, "1.5"]}]}});
     assert_eq!(vector, expected);
+    let unlimited = get_json("/api/v1/query?query=up&limit=1").await;
+    assert!(unlimited["warnings"].is_null(), "{unlimited}");
     let matrix = get_json("/prometheus/api/v1/query_range?query=up&start=10&end=20&step=5s").await;
     assert_eq!(matrix["data"]["result"][0]["values"], json!([[10, "1.5"]]));
     let names = get_json("/api/v1/labels").await;
@@ -257,8 +273,15 @@ async fn loki_answers() {
     let volume = get_json("/loki/api/v1/index/volume?query=%7Bapp%3D%22x%22%7D").await;
     assert_eq!(volume["data"]["result"][0]["metric"], json!({"by": "app"}));
     assert_eq!(get_json("/loki/api/v1/detected_labels").await["detectedLabels"][0]["cardinality"], 1);
+    let limits = get_json("/loki/api/v1/drilldown-limits").await;
+    assert_eq!((&limits["pattern_ingester_enabled"], limits["version"].is_string()), (&json!(false), true));
+    assert_eq!(limits["limits"]["max_entries_limit_per_query"], 5000);
     let fields = get_json("/loki/api/v1/detected_fields?query=%7Bapp%3D%22x%22%7D").await;
-    assert_eq!(fields["fields"][0]["label"], "level");
+    assert_eq!(fields["fields"][0]["parsers"], json!(["json"]));
+    assert_eq!(
+        fields["fields"][1],
+        json!({"label": "trace_id", "type": "string", "cardinality": 2, "parsers": null})
+    );
 }
 
 #[tokio::test]
@@ -288,6 +311,29 @@ async fn tempo_answers() {
         get_json("/api/v2/search/tag/status/values").await["tagValues"][1],
         json!({"type": "int", "value": "3"})
     );
+    let request = Request::get("/api/v2/search/tags?scope=span").body(Body::empty()).unwrap();
+    let partial = gateway(false).routes().oneshot(request).await.unwrap();
+    assert_eq!(partial.headers()["x-triptych-missed"], "block ? is damaged");
+    // Field by field what Tempo's messages have: tempo-cli refuses any other.
+    assert_eq!(
+        get_json("/api/v2/search/tags?scope=span").await["metrics"],
+        json!({"inspectedBytes": "0", "totalBlocks": 0, "completedJobs": 1, "totalJobs": 2})
+    );
+    assert_eq!(
+        get_json("/api/metrics/query?q=damaged").await,
+        json!({
+            "series": [{
+                "labels": [{"key": "service", "value": {"stringValue": "shop"}}],
+                "value": 2.0,
+            }],
+            "metrics": {
+                "inspectedBytes": "0", "inspectedSpans": "0", "totalBlocks": 0, "completedJobs": 1, "totalJobs": 2
+            },
+            "status": "PARTIAL",
+            "message": "block 01 is damaged",
+        })
+    );
+    assert_eq!(get_json("/api/v2/traces/1").await["metrics"], json!({"inspectedBytes": "0"}));
     let range = get_json("/api/metrics/query_range?q=%7B%7D%7Crate()&start=0&end=60&step=10s").await;
     assert_eq!(range["series"][0]["samples"], json!([{"timestampMs": "1000", "value": 2.0}]));
     assert_eq!(get_json("/api/metrics/query?q=%7B%7D%7Crate()").await["series"][0]["value"], 2.0);
@@ -301,7 +347,24 @@ async fn wrong_requests_get_a_clear_4xx() {
         ("/api/v1/query_range?query=up&start=10&end=5&step=1", 400, "before start"),
         ("/api/v1/query_range?query=up&start=0&end=99999999&step=1", 400, "11,000"),
         ("/api/v1/query_range?query=up&start=0&end=1&step=0", 400, "step"),
-        ("/api/v1/query?query=too_much", 422, "more than 5 rows"),
+        (
+            "/api/v1/query?query=too_much",
+            422,
+            "\"errorType\":\"execution\",\"error\":\"the query needs more than 5 rows",
+        ),
+        ("/api/v1/query?query=ambiguous", 422, "\"errorType\":\"execution\",\"error\":\"many-to-many"),
+        (
+            "/api/v1/query?query=up[",
+            400,
+            r#""errorType":"bad_data","error":"invalid parameter \"query\": 1:"#,
+        ),
+        (
+            "/api/v1/query_range?query=up[5m]&start=1&end=2&step=1",
+            400,
+            r#""error":"invalid parameter \"query\": invalid expression type"#,
+        ),
+        ("/api/v1/format_query?query=up[", 400, r#"invalid parameter \"query\": 1:"#),
+        ("/loki/api/v1/patterns?query=%7Bapp%3D%22x%22%7D", 404, "patterns are not detected"),
         ("/api/v1/series", 400, "match[]"),
         ("/api/v1/series?match[]=%7B", 400, "match[]"),
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&direction=sideways", 400, "sideways"),

@@ -127,7 +127,7 @@ async fn a_real_client() {
             http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
         let answer = client.unary(tonic::Request::new(request), path, codec).await.unwrap();
         assert_eq!(answer.into_inner().partial_success, None);
-        assert_eq!(s.lines(), [r#"anonymous {service_name="api"} 0 "hello" {}"#]);
+        assert_eq!(s.lines(), [r#"anonymous {service_name="api"} 0 "hello" {detected_level="unknown"}"#]);
     }
     server.abort();
 }

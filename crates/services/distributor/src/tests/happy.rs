@@ -68,8 +68,8 @@ async fn remote_write_2() {
 async fn loki_push() {
     let s = setup();
     let want = [
-        r#"anonymous {app="x", service_name="x"} 0 "hello" {}"#,
-        r#"anonymous {app="x", service_name="x"} -1000000000 "there" {}"#,
+        r#"anonymous {app="x", service_name="x"} 0 "hello" {detected_level="unknown"}"#,
+        r#"anonymous {app="x", service_name="x"} -1000000000 "there" {detected_level="unknown"}"#,
     ];
     let entries = [(0, "hello"), (-1, "there")];
     let protobuf = push_request(r#"{app="x"}"#, &entries);
@@ -87,10 +87,29 @@ async fn loki_push() {
         assert_eq!((answer.status, answer.text().as_str()), (StatusCode::NO_CONTENT, ""), "{headers:?}");
         assert_eq!(s.lines(), want, "{headers:?}");
     }
-    let config = Config { discover_service_name: false, ..Config::default() };
+    let config = Config { discover_service_name: false, discover_log_levels: false, ..Config::default() };
     let s = setup_with(config, Limits::default());
     s.post(path, &[], snappy(&protobuf)).await;
     assert_eq!(s.lines()[0], r#"anonymous {app="x"} 0 "hello" {}"#);
+}
+
+#[tokio::test]
+async fn detected_levels() {
+    let s = setup();
+    for (labels, values, want) in [
+        (r#"{"a":"x"}"#, r#"["T","level=warn"]"#, r#"{detected_level="warn"}"#),
+        (r#"{"a":"x"}"#, r#"["T","x",{"a":"1","z":"2"}]"#, r#"{a="1", detected_level="unknown", z="2"}"#),
+        (r#"{"a":"x"}"#, r#"["T","warn",{"severity":"err"}]"#, r#"{detected_level="error", severity="err"}"#),
+        (r#"{"a":"x"}"#, r#"["T","warn",{"detected_level":"INFO"}]"#, r#"{detected_level="info"}"#),
+        (r#"{"a":"x","level":"Debug"}"#, r#"["T","level=warn"]"#, r#"{detected_level="debug"}"#),
+    ] {
+        let values = values.replace('T', &NOW_NS.to_string());
+        let body = format!(r#"{{"streams":[{{"stream":{labels},"values":[{values}]}}]}}"#);
+        let answer = s.post("/loki/api/v1/push", &[("content-type", "application/json")], body).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+        let lines = s.lines();
+        assert!(lines.len() == 1 && lines[0].ends_with(want), "{lines:?} {want}");
+    }
 }
 
 #[tokio::test]
@@ -110,7 +129,7 @@ async fn otlp() {
             "logs",
             otlp_logs("hello").encode_to_vec(),
             serde_json::to_string(&otlp_logs("hello")).unwrap(),
-            vec![r#"anonymous {service_name="api"} 0 "hello" {}"#.to_owned()],
+            vec![r#"anonymous {service_name="api"} 0 "hello" {detected_level="unknown"}"#.to_owned()],
         ),
         (
             "metrics",
@@ -205,7 +224,7 @@ async fn parts_of_the_same_process() {
     batch.stream(0, labels.as_encoded(), [entry(NOW_NS), entry(0)].into_iter());
     let report = s.distributor.logs(&ctx, batch).await.unwrap();
     assert_eq!((report.accepted, report.refused["greater_than_max_sample_age"].items), (1, 1));
-    assert_eq!(s.lines(), [r#"anonymous {service_name="x"} 0 "hello" {job="x"}"#]);
+    assert_eq!(s.lines(), [r#"anonymous {service_name="x"} 0 "hello" {detected_level="unknown", job="x"}"#]);
 
     let mut batch = TracesBuilder::default();
     batch.trace(&[1; 16], 0, 0, 1, &otlp_traces(&[(1, 1)]).encode_to_vec());

@@ -42,6 +42,8 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/loki/api/v1/index/volume_range", get(volume_range).post(volume_range))
         .route("/loki/api/v1/detected_labels", get(detected_labels).post(detected_labels))
         .route("/loki/api/v1/detected_fields", get(detected_fields).post(detected_fields))
+        .route("/loki/api/v1/patterns", get(no_patterns).post(no_patterns))
+        .route("/loki/api/v1/drilldown-limits", get(drilldown_limits))
         .route("/loki/api/v1/format_query", get(format_query).post(format_query))
         .route("/loki/api/v1/tail", get(tail::tail))
         .route("/loki/api/v1/status/buildinfo", get(buildinfo))
@@ -321,7 +323,9 @@ async fn detected_fields(asked: Asked) -> Answer {
         .iter()
         .take(limit)
         .map(|f| {
-            serde_json::json!({"label": f.label, "type": f.kind, "cardinality": f.cardinality, "parsers": f.parsers})
+            // Null is how Loki tells structured metadata.
+            let parsers = (!f.parsers.is_empty()).then_some(&f.parsers);
+            serde_json::json!({"label": f.label, "type": f.kind, "cardinality": f.cardinality, "parsers": parsers})
         })
         .collect();
     Ok(send(serde_json::json!({"fields": fields, "limit": limit}).to_string()))
@@ -332,10 +336,35 @@ async fn format_query(asked: Asked) -> Answer {
     Ok(success(&asked, |out| json::string(out, &expr.to_string())))
 }
 
+/// 404 is what Loki answers where its pattern ingester is off, and what Grafana takes for that.
+async fn no_patterns() -> Problem {
+    Error::not_found("patterns are not detected here").into()
+}
+
+/// What Grafana's Logs Drilldown asks before anything else, under Loki's names.
+async fn drilldown_limits(asked: Asked) -> Response {
+    let limits = &asked.limits;
+    let seconds = |d: std::time::Duration| format!("{}s", d.as_secs());
+    let limits = serde_json::json!({
+        "max_entries_limit_per_query": limits.query.entries_max,
+        "max_query_length": seconds(limits.query.range_max),
+        "query_timeout": seconds(limits.query.timeout),
+        "retention_period": seconds(limits.logs.retention),
+        "volume_enabled": true,
+    });
+    send(
+        serde_json::json!({"limits": limits, "pattern_ingester_enabled": false, "version": LOKI_VERSION})
+            .to_string(),
+    )
+}
+
+/// The version of the Loki whose API this follows.
+const LOKI_VERSION: &str = "3.5.0";
+
 /// Grafana reads the version to decide which API features there are.
 async fn buildinfo() -> Response {
     send(format!(
-        "{{\"version\":\"3.5.0\",\"revision\":\"triptych-{}\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}}",
+        "{{\"version\":\"{LOKI_VERSION}\",\"revision\":\"triptych-{}\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}}",
         env!("CARGO_PKG_VERSION")
     ))
 }

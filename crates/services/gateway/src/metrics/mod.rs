@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
-use triptych_model::metrics::{LabelsSelect, MetricsQuery};
+use triptych_model::metrics::{LabelsSelect, MetricsQuery, QueryValue};
 use triptych_model::{Error, Kind, Matcher, Result};
 use triptych_rpc::{Door, http_status};
 use triptych_runtime::{QueryContext, now_ms};
@@ -42,32 +42,56 @@ pub fn routes(shared: Arc<Shared>) -> Router {
 }
 
 /// An error in Prometheus' form: `{"status":"error","errorType":..,"error":..}`.
-pub struct Problem(Error);
+pub struct Problem {
+    error: Error,
+    /// The question was in order, its evaluation failed: 422 `execution` where it would be 400 `bad_data`.
+    evaluation: bool,
+}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self { error, evaluation: false }
     }
+}
+
+impl Problem {
+    /// An evaluator's error: about the text of the query, or about what came of it.
+    fn of_query(expr: &str, error: Error) -> Self {
+        if error.kind != Kind::Invalid {
+            return error.into();
+        }
+        let wrong_type = error.message.starts_with("invalid expression type");
+        if wrong_type || triptych_promql::parse(expr).is_err() {
+            return of_parameter("query", error).into();
+        }
+        Self { error, evaluation: true }
+    }
+}
+
+fn of_parameter(name: &str, error: Error) -> Error {
+    Error::invalid(format!("invalid parameter {name:?}: {}", error.message))
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let kind = match self.0.kind {
+        let Self { error, evaluation } = self;
+        let kind = match error.kind {
+            Kind::Invalid if evaluation => "execution",
             Kind::Invalid => "bad_data",
             Kind::NotFound => "not_found",
             Kind::Exhausted | Kind::Conflict => "execution",
-            Kind::Unavailable if self.0.message.contains("timed out") => "timeout",
+            Kind::Unavailable if error.message.contains("timed out") => "timeout",
             Kind::Unavailable => "unavailable",
             Kind::Cancelled => "canceled",
             Kind::Damaged | Kind::Internal => "internal",
         };
         let mut out = format!("{{\"status\":\"error\",\"errorType\":\"{kind}\",\"error\":");
-        json::string(&mut out, &self.0.message);
+        json::string(&mut out, &error.message);
         out.push('}');
-        let mut response =
-            (http_status(self.0.kind, Door::Read), [(header::CONTENT_TYPE, "application/json")], out)
-                .into_response();
-        if let Some(after) = self.0.retry_after {
+        let status =
+            if evaluation { StatusCode::UNPROCESSABLE_ENTITY } else { http_status(error.kind, Door::Read) };
+        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], out).into_response();
+        if let Some(after) = error.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
         response
@@ -109,7 +133,16 @@ fn lookback_ms(asked: &Asked) -> Result<i64> {
 
 async fn answer(asked: &Asked, question: MetricsQuery) -> Answer {
     let _slot = asked.slot().await?;
-    let value = asked.shared.query.metrics(&asked.ctx, &question).await?;
+    let limit = asked.params.limit("limit", 0)?;
+    let mut value = asked
+        .shared
+        .query
+        .metrics(&asked.ctx, &question)
+        .await
+        .map_err(|error| Problem::of_query(&question.expr, error))?;
+    if let QueryValue::Vector(series) | QueryValue::Matrix(series) = &mut value {
+        *series = cut(&asked.ctx, std::mem::take(series), limit);
+    }
     Ok(success(&asked.ctx, |out| {
         out.push('{');
         json::result(out, &value);
@@ -154,10 +187,7 @@ pub(crate) fn matcher_sets(asked: &Asked, required: bool) -> Result<Vec<Vec<Matc
     let sets = asked
         .params
         .all("match[]")
-        .map(|text| {
-            triptych_promql::parse_selector(text)
-                .map_err(|e| Error::invalid(format!("invalid parameter \"match[]\": {}", Error::from(e))))
-        })
+        .map(|text| triptych_promql::parse_selector(text).map_err(|e| of_parameter("match[]", e.into())))
         .collect::<Result<Vec<_>>>()?;
     if required && sets.is_empty() {
         return Err(Error::invalid("no match[] parameter provided"));
@@ -279,7 +309,8 @@ async fn exemplars(asked: Asked) -> Answer {
 }
 
 async fn format_query(asked: Asked) -> Answer {
-    let expr = triptych_promql::parse(asked.params.required("query")?).map_err(Error::from)?;
+    let expr = triptych_promql::parse(asked.params.required("query")?)
+        .map_err(|e| of_parameter("query", e.into()))?;
     Ok(success(&asked.ctx, |out| json::string(out, &expr.to_string())))
 }
 

@@ -1,9 +1,34 @@
 //! JSON of searches and of metrics over spans.
+//!
+//! tempo-cli refuses a field that Tempo's messages do not have, so there is none: what could not be read is told by Tempo's
+//! `status` and `message` where a message has them, else by fewer jobs completed than there were and the header [`MISSED`].
 
+use http::HeaderName;
 use serde_json::{Value as Json, json};
 use triptych_model::Labels;
 use triptych_model::metrics::SeriesSamples;
 use triptych_model::traces::{SpanSet, TraceMatch, Value};
+use triptych_runtime::ReadReport;
+
+/// Why an answer is partial, one text after the other.
+pub const MISSED: HeaderName = HeaderName::from_static("x-triptych-missed");
+
+/// What a search or a metrics query cost (`SearchMetrics`).
+pub fn search_cost(report: &ReadReport) -> Json {
+    let mut cost = tags_cost(report);
+    cost["inspectedSpans"] = report.rows.to_string().into();
+    cost
+}
+
+/// What a look for names or values cost (`MetadataMetrics`).
+pub fn tags_cost(report: &ReadReport) -> Json {
+    json!({
+        "inspectedBytes": report.read_bytes.to_string(),
+        "totalBlocks": report.blocks,
+        "completedJobs": 1,
+        "totalJobs": 1 + report.missed.len(),
+    })
+}
 
 /// Tempo's text where the root was not among what was read.
 const NO_ROOT: &str = "<root span not yet received>";
@@ -86,14 +111,10 @@ fn series_labels(labels: &Labels) -> Json {
 pub fn range_series(series: &SeriesSamples) -> Json {
     let samples: Vec<Json> =
         series.samples.iter().map(|s| json!({"timestampMs": s.t_ms.to_string(), "value": s.value})).collect();
-    json!({"labels": series_labels(&series.labels), "samples": samples, "promLabels": series.labels.to_string()})
+    json!({"labels": series_labels(&series.labels), "samples": samples})
 }
 
 pub fn instant_series(series: &SeriesSamples) -> Option<Json> {
     let sample = series.samples.last()?;
-    Some(json!({
-        "labels": series_labels(&series.labels),
-        "value": sample.value,
-        "promLabels": series.labels.to_string(),
-    }))
+    Some(json!({"labels": series_labels(&series.labels), "value": sample.value}))
 }

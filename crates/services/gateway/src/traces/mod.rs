@@ -70,19 +70,32 @@ fn send(value: &serde_json::Value) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
-/// What a read cost, and whether it is whole.
-fn cost(report: &ReadReport) -> serde_json::Value {
-    let mut cost = serde_json::json!({
-        "inspectedBytes": report.read_bytes.to_string(),
-        "inspectedSpans": report.rows.to_string(),
-        "totalBlocks": report.blocks,
-        "completedJobs": 1,
-        "totalJobs": 1,
-    });
-    if !report.missed.is_empty() {
-        cost["missed"] = serde_json::json!(report.missed);
+/// An answer, and why it is partial if it is.
+fn send_read(report: &ReadReport, mut value: serde_json::Value, has_status: bool) -> Response {
+    if report.missed.is_empty() {
+        return send(&value);
     }
-    cost
+    let missed = report.missed.join("; ");
+    if has_status {
+        value["status"] = "PARTIAL".into();
+        value["message"] = missed.clone().into();
+    }
+    let mut response = send(&value);
+    let ascii: String = missed.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+    if let Ok(text) = ascii.parse() {
+        response.headers_mut().insert(answer::MISSED, text);
+    }
+    response
+}
+
+fn send_tags(asked: &Asked, name: &str, found: serde_json::Value) -> Response {
+    let report = asked.ctx.report();
+    send_read(&report, serde_json::json!({name: found, "metrics": answer::tags_cost(&report)}), false)
+}
+
+fn send_series(asked: &Asked, series: Vec<serde_json::Value>) -> Response {
+    let report = asked.ctx.report();
+    send_read(&report, serde_json::json!({"series": series, "metrics": answer::search_cost(&report)}), true)
 }
 
 /// 1 to 32 hex digits, zeros in front may be left out.
@@ -146,15 +159,11 @@ async fn find_v2(Path(id): Path<String>, asked: Asked) -> Answer {
         let body = otlp::by_id_response(&trace, partial.then(|| report.missed.join("; ")));
         return Ok(([(header::CONTENT_TYPE, PROTOBUF)], body).into_response());
     }
-    let mut answer = serde_json::json!({
+    let answer = serde_json::json!({
         "trace": {"resourceSpans": otlp::resource_spans(&trace)?},
-        "metrics": cost(&report),
+        "metrics": {"inspectedBytes": report.read_bytes.to_string()},
     });
-    if partial {
-        answer["status"] = "PARTIAL".into();
-        answer["message"] = report.missed.join("; ").into();
-    }
-    Ok(send(&answer))
+    Ok(send_read(&report, answer, true))
 }
 
 /// `q`, or the older `tags=key=value key=value`, `minDuration`, `maxDuration` put into TraceQL.
@@ -237,7 +246,9 @@ async fn search(asked: Asked) -> Answer {
     }
     drop(matches);
     let traces: Vec<_> = found.iter().map(answer::trace).collect();
-    Ok(send(&serde_json::json!({"traces": traces, "metrics": cost(&asked.ctx.report())})))
+    let report = asked.ctx.report();
+    let answer = serde_json::json!({"traces": traces, "metrics": answer::search_cost(&report)});
+    Ok(send_read(&report, answer, false))
 }
 
 fn tags_select(asked: &Asked, name: &str) -> Result<TagsSelect> {
@@ -257,14 +268,14 @@ async fn tag_names_v1(asked: Asked) -> Answer {
     let mut names: Vec<String> = scopes.into_iter().flat_map(|s| s.tags).collect();
     names.sort();
     names.dedup();
-    Ok(send(&serde_json::json!({"tagNames": names, "metrics": cost(&asked.ctx.report())})))
+    Ok(send_tags(&asked, "tagNames", names.into()))
 }
 
 async fn tag_names_v2(asked: Asked) -> Answer {
     let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
     let scopes: Vec<_> =
         scopes.iter().map(|s| serde_json::json!({"name": s.scope, "tags": s.tags})).collect();
-    Ok(send(&serde_json::json!({"scopes": scopes, "metrics": cost(&asked.ctx.report())})))
+    Ok(send_tags(&asked, "scopes", scopes.into()))
 }
 
 async fn tag_values_v1(Path(tag): Path<String>, asked: Asked) -> Answer {
@@ -274,7 +285,7 @@ async fn tag_values_v1(Path(tag): Path<String>, asked: Asked) -> Answer {
     let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
     values.sort();
     values.dedup();
-    Ok(send(&serde_json::json!({"tagValues": values, "metrics": cost(&asked.ctx.report())})))
+    Ok(send_tags(&asked, "tagValues", values.into()))
 }
 
 /// Names that are not attributes in the old API.
@@ -284,7 +295,7 @@ async fn tag_values_v2(Path(tag): Path<String>, asked: Asked) -> Answer {
     let values = asked.shared.traces.tag_values(&asked.ctx, &tags_select(&asked, &tag)?).await?;
     let values: Vec<_> =
         values.iter().map(|v| serde_json::json!({"type": v.type_name(), "value": v.to_string()})).collect();
-    Ok(send(&serde_json::json!({"tagValues": values, "metrics": cost(&asked.ctx.report())})))
+    Ok(send_tags(&asked, "tagValues", values.into()))
 }
 
 /// The range of a metrics query: `start`, `end`, or `since` before now.
@@ -315,7 +326,7 @@ async fn query_range(asked: Asked) -> Answer {
     match asked.shared.query.traces(&asked.ctx, &question).await? {
         QueryValue::Matrix(series) | QueryValue::Vector(series) => {
             let series: Vec<_> = series.iter().map(answer::range_series).collect();
-            Ok(send(&serde_json::json!({"series": series, "metrics": cost(&asked.ctx.report())})))
+            Ok(send_series(&asked, series))
         }
         _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
     }
@@ -328,7 +339,7 @@ async fn query(asked: Asked) -> Answer {
     match asked.shared.query.traces(&asked.ctx, &question).await? {
         QueryValue::Matrix(series) | QueryValue::Vector(series) => {
             let series: Vec<_> = series.iter().filter_map(answer::instant_series).collect();
-            Ok(send(&serde_json::json!({"series": series, "metrics": cost(&asked.ctx.report())})))
+            Ok(send_series(&asked, series))
         }
         _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
     }

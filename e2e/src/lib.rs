@@ -1,1 +1,35 @@
-//! triptych-e2e
+//! The whole product from outside: a real process, real clients, nothing but its ports and its exit.
+//!
+//! | module | what |
+//! |---|---|
+//! | `binary` | finds the `triptych` binary beside the test, builds it where it is missing or old |
+//! | `process` | starts it, kills it (`kill -9`), stops it (SIGTERM), starts it again over the same data |
+//! | `client` | small typed clients: remote write, Loki push (JSON, protobuf), OTLP, and the read APIs |
+//! | `sdk` | the OpenTelemetry SDK as an application uses it: traces over gRPC, logs and metrics over HTTP |
+//! | `dataset` | a known set of samples, lines and spans; writes it and checks that exactly it is read back |
+//! | `s3` | an S3-compatible server in this process |
+//!
+//! Scenarios lie in `tests/`, one file each. `TRIPTYCH_BIN` names another binary to test (a release build, an image's).
+//!
+//! May use: ports on 127.0.0.1, temporary directories, a process at a time per test. Knows no internals: what it needs of the
+//! formats it brings along (the messages in `client`) or takes from the OpenTelemetry crates.
+
+pub mod binary;
+pub mod client;
+pub mod dataset;
+pub mod process;
+pub mod s3;
+pub mod sdk;
+
+pub use client::Client;
+pub use process::{Options, Process};
+
+/// Nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+pub fn now_ms() -> i64 {
+    now_ns() / 1_000_000
+}

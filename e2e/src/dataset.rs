@@ -82,7 +82,10 @@ impl Dataset {
     pub fn extend(&mut self, other: Dataset) {
         for series in other.series {
             match self.series.iter_mut().find(|s| s.labels == series.labels) {
-                Some(same) => same.samples.extend(series.samples),
+                Some(same) => {
+                    same.samples.extend(series.samples);
+                    same.samples.sort_by_key(|(t, _)| *t);
+                }
                 None => self.series.push(series),
             }
         }

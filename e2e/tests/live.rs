@@ -1,0 +1,105 @@
+//! Lines as they arrive, pushes as agents send them, and the small clients of the binary.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_tungstenite::tungstenite::Message;
+use triptych_e2e::client::{Line, Pairs, Series, Stream, list, pairs};
+use triptych_e2e::dataset::same;
+use triptych_e2e::{Options, Process, now_ms, now_ns};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn stream(texts: &[String]) -> Vec<Stream> {
+    let line = |text: &String| Line { ts_ns: now_ns(), text: text.clone(), metadata: Pairs::new() };
+    vec![Stream { labels: pairs([("service_name", "live")]), lines: texts.iter().map(line).collect() }]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tail_over_websocket() -> Result<()> {
+    let process = Process::start(Options::default()).await?;
+    let client = process.client();
+    client.loki_json_gzip(&stream(&["before".to_owned()])).await.context("gzip push")?;
+    let address = process.http().replacen("http", "ws", 1);
+    let query = "%7Bservice_name%3D%22live%22%7D%20%21%3D%20%22hidden%22";
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("{address}/loki/api/v1/tail?query={query}&limit=10"))
+            .await?;
+    let mut wanted = vec!["before".to_owned()];
+    let mut got: Vec<String> = Vec::new();
+    let receive = async {
+        let mut sent = 0;
+        while got.len() < 51 {
+            let message = socket.next().await.context("the tail ended")??;
+            if let Message::Text(text) = message {
+                let json: serde_json::Value = serde_json::from_str(&text)?;
+                for stream in list(&json["streams"])? {
+                    ensure!(stream["stream"]["service_name"] == "live", "{stream}");
+                    for value in list(&stream["values"])? {
+                        got.push(value[1].as_str().context("no line")?.to_owned());
+                    }
+                }
+            }
+            // The past is here: what is sent from now on must arrive live.
+            while !got.is_empty() && sent < 5 {
+                let texts: Vec<_> = (0..10).map(|i| format!("live {sent} {i}")).collect();
+                client.loki_protobuf(&stream(&texts)).await?;
+                client.loki_json(&stream(&["hidden".to_owned()])).await?;
+                wanted.extend(texts);
+                sent += 1;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let received = tokio::time::timeout(PATIENCE, receive).await;
+    received.with_context(|| format!("after {PATIENCE:?} only {} of 51 lines", got.len()))??;
+    got.sort();
+    wanted.sort();
+    same(got, wanted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_the_binary() -> Result<()> {
+    let process = Process::start(Options::default()).await?;
+    let client = process.client();
+    let labels = pairs([("__name__", "answer"), ("job", "cli")]);
+    client.remote_write(&[Series { labels, samples: vec![(now_ms() - 1000, 42.5)] }]).await?;
+    client.loki_json(&stream(&["hello from far".to_owned()])).await?;
+    let part = triptych_e2e::dataset::Dataset::part(1, now_ms() - 200_000);
+    client.otlp_traces(&part.traces).await?;
+
+    let server = process.http();
+    let run = async |args: &[&str]| process.run(&[args, &["--server", &server]].concat()).await;
+    let out = run(&["query", "metrics", "answer"]).await?;
+    ensure!(out.contains("answer") && out.contains("42.5"), "query metrics: {out}");
+    let out = run(&["query", "logs", "{service_name=\"live\"}", "--since", "15m"]).await?;
+    ensure!(out.contains("hello from far"), "query logs: {out}");
+    let out = run(&["query", "traces", "{ name = \"step 2\" }", "--since", "1h"]).await?;
+    let id = hex::encode(&part.traces[0].scope_spans[0].spans[0].trace_id);
+    ensure!(out.contains(id.trim_start_matches('0')), "query traces: {out}");
+    let out = run(&["query", "traces", &id]).await?;
+    ensure!((1..=4).all(|i| out.contains(&format!("step {i}"))), "query traces by id: {out}");
+    let refused = run(&["query", "metrics", "sum("]).await;
+    ensure!(refused.is_err_and(|e| e.to_string().contains("400")), "a wrong query was not refused");
+
+    let mut tail = tokio::process::Command::new(triptych_e2e::binary::path()?)
+        .args(["logs", "tail", "{service_name=\"live\"}", "--server", &server])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(tail.stdout.take().context("no stdout")?).lines();
+    let follow = async {
+        let first = lines.next_line().await?.context("the tail ended")?;
+        ensure!(first.contains("hello from far"), "{first}");
+        client.loki_json(&stream(&["and another".to_owned()])).await?;
+        let second = lines.next_line().await?.context("the tail ended")?;
+        ensure!(second.contains("and another"), "{second}");
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, follow).await.context("nothing came")??;
+    tail.kill().await?;
+    Ok(())
+}

@@ -197,9 +197,14 @@ describe.skipIf(!hasChromium)('the page', () => {
         await route.fulfill({ response, json: body });
       });
     const missed = 'one store did not answer';
+    const header = (path: string) =>
+      page.route(path, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, headers: { ...response.headers(), 'x-triptych-missed': missed } });
+      });
     await add('**/api/v1/query_range?*', (body) => (body.warnings = [`partial answer: ${missed}`]));
-    await add('**/api/search?*', (body) => (body.metrics = { ...body.metrics, missed: [missed] }));
-    await add('**/api/v2/traces/*', (body) => Object.assign(body, { status: 'PARTIAL', message: missed }));
+    await header('**/api/search?*');
+    await header('**/api/v2/traces/*');
     const asked: ({ tab: string } & Record<string, string>)[] = [
       { tab: 'metrics', q: written.metric },
       { tab: 'logs', q: `{service_name="${written.service}"}` },

@@ -133,7 +133,21 @@ export const tenant = {
   set: (id: string) => store('tenant', id),
 };
 
-async function fetchText(path: string, query: Query, signal?: AbortSignal, given: RequestInit = {}) {
+interface Fetched {
+  text: string;
+  /** What could not be read, of answers that cannot say so in their JSON: Tempo's. */
+  missed: string | null;
+}
+
+const fetchText = async (path: string, query: Query, signal?: AbortSignal) =>
+  (await fetchAnswer(path, query, signal)).text;
+
+async function fetchAnswer(
+  path: string,
+  query: Query,
+  signal?: AbortSignal,
+  given: RequestInit = {},
+): Promise<Fetched> {
   let response: Response;
   const headers = new Headers(given.headers);
   if (tenant.get()) headers.set('X-Scope-OrgID', tenant.get());
@@ -149,7 +163,7 @@ async function fetchText(path: string, query: Query, signal?: AbortSignal, given
   }
   const text = await response.text();
   if (!response.ok) throw new ApiError(response.status, errorText(response, text));
-  return text;
+  return { text, missed: response.headers.get('x-triptych-missed') };
 }
 
 /** Prometheus answers an error as JSON, Loki and Tempo as plain text. */
@@ -165,7 +179,10 @@ function errorText(response: Response, text: string): string {
 }
 
 async function fetchJson<T>(path: string, query: Query, signal?: AbortSignal, init?: RequestInit): Promise<T> {
-  const text = await fetchText(path, query, signal, init);
+  return parsed(path, (await fetchAnswer(path, query, signal, init)).text);
+}
+
+function parsed<T>(path: string, text: string): T {
   try {
     return JSON.parse(text) as T;
   } catch {
@@ -238,38 +255,26 @@ export const logs = {
   },
 };
 
-/** How Tempo's answers tell that they are not whole. */
-interface Whole {
-  status?: string;
-  message?: string;
-  metrics?: { completedJobs?: number; totalJobs?: number };
+/** An answer of Tempo's: what `data` finds in it, and what could not be read. */
+async function tempo<T, D>(path: string, query: Query, data: (body: T) => D, signal?: AbortSignal): Promise<Answer<D>> {
+  const { text, missed } = await fetchAnswer(path, query, signal);
+  return { data: data(parsed<T>(path, text)), warnings: missed ? [`partial answer: ${missed}`] : [], infos: [] };
 }
 
-const missed = ({ status, message, metrics }: Whole): string[] => {
-  if (status === 'PARTIAL') return [`partial answer: ${message ?? 'spans are missing'}`];
-  const jobs = (metrics?.totalJobs ?? 0) - (metrics?.completedJobs ?? 0);
-  return jobs > 0 ? [`partial answer: ${jobs} part${jobs > 1 ? 's' : ''} could not be read`] : [];
-};
-
 export const traces = {
-  search: async (q: string, limit: number, { startMs, endMs, signal }: Asking): Promise<Answer<FoundTrace[]>> => {
+  search: (q: string, limit: number, { startMs, endMs, signal }: Asking): Promise<Answer<FoundTrace[]>> => {
     const query = { q, limit, start: Math.floor(seconds(startMs)), end: Math.ceil(seconds(endMs)) };
-    const found = await fetchJson<{ traces?: FoundTrace[] } & Whole>('/api/search', query, signal);
-    return { data: found.traces ?? [], warnings: missed(found), infos: [] };
+    return tempo('/api/search', query, (found: { traces?: FoundTrace[] }) => found.traces ?? [], signal);
   },
   /** The second version of the API: the first cannot say that a trace is not whole. */
-  byId: async (id: string, signal?: AbortSignal): Promise<Answer<ResourceSpans[]>> => {
-    const found = await fetchJson<{ trace?: { resourceSpans?: ResourceSpans[] } } & Whole>(
-      `/api/v2/traces/${encodeURIComponent(id)}`,
-      {},
-      signal,
-    );
-    return { data: found.trace?.resourceSpans ?? [], warnings: missed(found), infos: [] };
+  byId: (id: string, signal?: AbortSignal): Promise<Answer<ResourceSpans[]>> => {
+    const spans = (found: { trace?: { resourceSpans?: ResourceSpans[] } }) => found.trace?.resourceSpans ?? [];
+    return tempo(`/api/v2/traces/${encodeURIComponent(id)}`, {}, spans, signal);
   },
-  metrics: async (q: string, step_s: number, { startMs, endMs, signal }: Asking): Promise<Answer<TracesMetric[]>> => {
+  metrics: (q: string, step_s: number, { startMs, endMs, signal }: Asking): Promise<Answer<TracesMetric[]>> => {
     const query = { q, start: Math.floor(seconds(startMs)), end: Math.ceil(seconds(endMs)), step: `${step_s}s` };
-    const found = await fetchJson<{ series?: TracesMetric[] } & Whole>('/api/metrics/query_range', query, signal);
-    return { data: found.series ?? [], warnings: missed(found), infos: [] };
+    const series = (found: { series?: TracesMetric[] }) => found.series ?? [];
+    return tempo('/api/metrics/query_range', query, series, signal);
   },
   tagNames: ({ startMs, endMs, signal }: Asking) =>
     fetchJson<{ scopes?: { name: string; tags?: string[] }[] }>(

@@ -297,9 +297,12 @@ fn of_text(line: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    /// Line, structured metadata, level.
+    type Case<'a> = (&'a str, &'a Pairs<'a>, &'a str);
+
     #[test]
     fn levels() {
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        let cases: &[Case<'_>] = &[
             ("hello", &[], "unknown"),
             ("", &[], "unknown"),
             ("ERROR: it broke", &[], "error"),

@@ -371,6 +371,18 @@ async fn wrong_requests_get_a_clear_4xx() {
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=999999", 400, "max_entries_limit"),
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=-1", 400, "limit"),
         ("/loki/api/v1/query?query=%7Bapp%3D%22x%22%7D", 400, "range query"),
+        // Ranges that are longer than the numbers they are counted in.
+        ("/api/v1/query_range?query=up&start=-9e15&end=9e15&step=1", 400, "11,000"),
+        (
+            "/loki/api/v1/query_range?query=x&start=-9223372036854775807&end=9223372036854775807&step=1s",
+            400,
+            "11,000",
+        ),
+        (
+            "/api/metrics/query_range?q=x&start=-9223372036854775807&end=9223372036854775807&step=1s",
+            400,
+            "step",
+        ),
         ("/api/traces/..%2f..", 400, "hex"),
         ("/api/traces/zz", 400, "hex"),
         ("/api/search?limit=100000", 400, "100000"),

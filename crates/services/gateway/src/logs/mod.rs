@@ -115,14 +115,14 @@ fn entries_limit(asked: &Asked) -> Result<usize> {
 
 /// A step that gives at most 250 points, as Loki chooses it.
 fn step_ns(asked: &Asked, start: i64, end: i64) -> Result<i64> {
-    let default = (((end - start) / SECOND_NS / 250).max(1)) * SECOND_NS;
+    let default = (end.saturating_sub(start) / SECOND_NS / 250).max(1) * SECOND_NS;
     let step = asked.params.duration_ns("step")?.unwrap_or(default);
     if step <= 0 {
         return Err(Error::invalid(
             "zero or negative query resolution step widths are not accepted. Try a positive integer",
         ));
     }
-    if (end - start) / step > 11_000 {
+    if end.saturating_sub(start) / step > 11_000 {
         return Err(Error::invalid(
             "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter",
         ));
@@ -270,7 +270,7 @@ async fn volume_range(asked: Asked) -> Answer {
     let labels = volume_labels(&asked, &select);
     let limit = asked.params.limit("limit", ENTRIES_DEFAULT)?;
     let step = step_ns(&asked, select.start_ns, select.end_ns)?;
-    if (select.end_ns - select.start_ns) / step > VOLUME_STEPS_MAX {
+    if select.end_ns.saturating_sub(select.start_ns) / step > VOLUME_STEPS_MAX {
         return Err(
             Error::invalid(format!("more than {VOLUME_STEPS_MAX} steps: ask for a larger step")).into()
         );
@@ -278,7 +278,7 @@ async fn volume_range(asked: Asked) -> Answer {
     let mut by_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
     let mut start = select.start_ns;
     while start < select.end_ns {
-        let end = (start + step).min(select.end_ns);
+        let end = start.saturating_add(step).min(select.end_ns);
         let part = StreamsSelect { start_ns: start, end_ns: end, ..select.clone() };
         for (labels, bytes) in volumes(&asked, &part, &labels).await? {
             by_labels

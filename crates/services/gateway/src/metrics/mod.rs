@@ -171,7 +171,7 @@ async fn query_range(asked: Asked) -> Answer {
     let step_ms = step_ms(&asked)?;
     asked.check_range_ns(start_ms.saturating_mul(1_000_000), end_ms.saturating_mul(1_000_000))?;
     // Prometheus' limit; the text is known to its users.
-    if (end_ms - start_ms) / step_ms > 11_000 {
+    if end_ms.saturating_sub(start_ms) / step_ms > 11_000 {
         return Err(Error::invalid(
             "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
         )

@@ -314,9 +314,9 @@ fn query_text(asked: &Asked) -> Result<String> {
 async fn query_range(asked: Asked) -> Answer {
     let (start_ns, end_ns) = metrics_range(&asked)?;
     // As many points as Grafana draws, and at least a second each.
-    let default = ((end_ns - start_ns) / 240 / SECOND_NS).max(1) * SECOND_NS;
+    let default = (end_ns.saturating_sub(start_ns) / 240 / SECOND_NS).max(1) * SECOND_NS;
     let step_ns = asked.params.duration_ns("step")?.unwrap_or(default);
-    if step_ns <= 0 || (end_ns - start_ns) / step_ns > POINTS_MAX {
+    if step_ns <= 0 || end_ns.saturating_sub(start_ns) / step_ns > POINTS_MAX {
         return Err(
             Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")).into()
         );

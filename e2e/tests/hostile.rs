@@ -134,8 +134,10 @@ fn pushes() -> Result<Vec<Push>> {
     Ok(cases)
 }
 
-/// Questions: path and parameters, status, what the text must contain.
-fn questions() -> Vec<(&'static str, Vec<(&'static str, String)>, u16, &'static str)> {
+/// Path and parameters, status, what the text must contain.
+type Question = (&'static str, Vec<(&'static str, String)>, u16, &'static str);
+
+fn questions() -> Vec<Question> {
     let q = |pairs: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
         pairs.iter().map(|(n, v)| (*n, (*v).to_owned())).collect()
     };

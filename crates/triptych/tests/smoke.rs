@@ -2,22 +2,22 @@
 
 use std::process::{Command, Output};
 
-fn triptych(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_triptych")).args(args).output().unwrap()
+fn triptych(args: &[&str]) -> std::io::Result<Output> {
+    Command::new(env!("CARGO_BIN_EXE_triptych")).args(args).output()
 }
 
 #[test]
 fn version_and_reference() {
-    let version = triptych(&["--version"]);
+    let version = triptych(&["--version"]).unwrap();
     assert!(version.status.success());
     assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
-    let docs = triptych(&["config", "docs"]);
+    let docs = triptych(&["config", "docs"]).unwrap();
     assert!(docs.status.success());
     let docs = String::from_utf8_lossy(&docs.stdout);
     for key in ["server.listen", "limits.metrics.retention", "querier.promql_delayed_name_removal"] {
         assert!(docs.contains(&format!("`{key}`")), "{key} is not in the reference");
     }
-    let wrong = triptych(&["all", "--set", "no.such.key=1"]);
+    let wrong = triptych(&["all", "--set", "no.such.key=1"]).unwrap();
     assert!(!wrong.status.success());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no"));
 }

@@ -141,7 +141,8 @@ async fn connection(
             let start = Instant::now();
             let answer = connection.send(&request.bytes).await?;
             match answer.status {
-                200..300 => {
+                // An OTLP answer that is not empty says that something in it was refused.
+                200..300 if answer.body.is_empty() => {
                     latencies.push(start.elapsed());
                     break;
                 }

@@ -205,6 +205,8 @@ async fn listen(wanted: bool, address: &str, flag: &str) -> Result<Option<TcpLis
 
 async fn serve_http(listener: TcpListener, routes: Router, closing: Shutdown) -> Result<()> {
     let closed = async move { closing.triggered().await };
+    // Outermost: a mistake of ours in one handler is a 500 for its caller, and nobody else notices.
+    let routes = routes.layer(tower_http::catch_panic::CatchPanicLayer::new());
     Ok(axum::serve(listener, routes).with_graceful_shutdown(closed).await?)
 }
 

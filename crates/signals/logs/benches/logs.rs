@@ -114,7 +114,7 @@ fn chunk(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("chunk");
     group.throughput(Throughput::Bytes(bytes as u64)).sample_size(10);
     let build = |codec: Codec| {
-        let (mut open, mut blocks) = (OpenBlock::new(), Vec::new());
+        let (mut open, mut blocks) = (OpenBlock::new(256 << 10), Vec::new());
         for (i, line) in lines.iter().enumerate() {
             if open.plain_bytes() + line.len() > 256 << 10 {
                 blocks.extend(open.cut(codec, 1).unwrap());

@@ -197,7 +197,7 @@ impl Head {
         // Two copies of the labels in the index and the table, the stream itself.
         let memory = 3 * record.labels.len() + 512;
         inner.bytes.fetch_add(memory, Ordering::Relaxed);
-        let stream = Arc::new(HeadStream::new(StreamInfo::new(labels), inner.config.codec));
+        let stream = Arc::new(HeadStream::new(StreamInfo::new(labels), &inner.config));
         let mut index = inner.index.write();
         let number = index.streams.len() as u32;
         index.postings.add(number, &stream.info.labels);

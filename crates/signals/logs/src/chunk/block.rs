@@ -40,11 +40,17 @@ pub struct OpenBlock {
     slots: Vec<Slot>,
     in_order: bool,
     uncompressed_bytes: usize,
+    /// See [`OpenBlock::new`].
+    block_bytes: usize,
 }
 
+/// What an entry takes at most beside line and metadata.
+const ENTRY_OVERHEAD_BYTES: usize = 32;
+
 impl OpenBlock {
-    pub fn new() -> Self {
-        Self { in_order: true, ..Self::default() }
+    /// `block_bytes`: the size at which it will be cut. More memory than that is taken only where an entry needs it.
+    pub fn new(block_bytes: usize) -> Self {
+        Self { in_order: true, block_bytes, ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -78,6 +84,7 @@ impl OpenBlock {
     /// is there already.
     pub fn append(&mut self, ts_ns: i64, line: &[u8], pairs: usize, refs: &[u8]) -> bool {
         let start = self.arena.len();
+        self.make_room(line.len() + refs.len() + ENTRY_OVERHEAD_BYTES);
         put_varint(&mut self.arena, ts_ns);
         put_uvarint(&mut self.arena, line.len() as u64);
         self.arena.extend_from_slice(line);
@@ -112,6 +119,15 @@ impl OpenBlock {
         true
     }
 
+    /// Doubles, as a vector would, but not past the size at which the block is cut.
+    fn make_room(&mut self, bytes: usize) {
+        let wanted = self.arena.len() + bytes;
+        if wanted > self.arena.capacity() {
+            let doubled = (2 * self.arena.capacity()).min(self.block_bytes);
+            self.arena.reserve_exact(wanted.max(doubled) - self.arena.len());
+        }
+    }
+
     /// The encoding in the order of time.
     pub fn plain(&self) -> Vec<u8> {
         if self.in_order {
@@ -137,7 +153,8 @@ impl OpenBlock {
             from_ns,
             through_ns,
             uncompressed_bytes: self.uncompressed_bytes as u32,
-            data: data.into(),
+            // Kept for long: without room to spare.
+            data: data.into_boxed_slice().into(),
         };
         self.arena.clear();
         self.slots.clear();

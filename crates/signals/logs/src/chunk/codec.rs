@@ -122,21 +122,44 @@ fn read_bounded(from: impl Read, hint: usize, bytes_max: usize) -> Result<Vec<u8
     if out.len() > bytes_max { Err(inflates(bytes_max)) } else { Ok(out) }
 }
 
+/// A thread's compressor: a zstd context costs more to make than a block costs to compress.
+struct Compressor {
+    level: i32,
+    zstd: zstd::bulk::Compressor<'static>,
+    /// Compressed data are written here first: zstd wants room for the worst case, which would stay with every block that is kept.
+    out: Vec<u8>,
+}
+
+/// A larger buffer than this does not stay with the thread.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
 thread_local! {
-    // A zstd context costs more to make than a block costs to compress.
-    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
+/// Exactly as much memory as what comes out.
 fn zstd_compress(plain: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|slot| match slot {
-        Some((l, compressor)) if *l == level => compressor.compress(plain),
-        _ => {
-            let mut compressor = zstd::bulk::Compressor::new(level)?;
-            let out = compressor.compress(plain);
-            *slot = Some((level, compressor));
-            out
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.as_ref().is_none_or(|c| c.level != level) {
+            *slot = None;
         }
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => {
+                let zstd = zstd::bulk::Compressor::new(level)?;
+                slot.insert(Compressor { level, zstd, out: Vec::new() })
+            }
+        };
+        let Compressor { zstd, out, .. } = compressor;
+        out.clear();
+        out.reserve_exact(zstd::zstd_safe::compress_bound(plain.len()));
+        zstd.compress_to_buffer(plain, out)?;
+        let exact = out.as_slice().to_vec();
+        if out.capacity() > SCRATCH_BYTES_MAX {
+            *out = Vec::new();
+        }
+        Ok(exact)
     })
 }
 

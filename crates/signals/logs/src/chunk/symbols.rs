@@ -1,5 +1,7 @@
 //! The names and values of structured metadata, each string kept once per chunk, referred to by number in order of appearance.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 use triptych_model::labels::{put_uvarint, take_uvarint};
 use triptych_model::{Labels, Result};
@@ -28,6 +30,11 @@ impl SymbolTable {
     /// Bytes of all strings.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
+    }
+
+    /// Memory it holds, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.text.capacity() + self.ends.capacity() * size_of::<u32>()
     }
 
     pub fn get(&self, number: u64) -> Option<&str> {
@@ -97,13 +104,13 @@ impl SymbolTable {
 /// The table on the writing side: finds the number of a string it knows.
 #[derive(Debug, Default, Clone)]
 pub struct Symbols {
-    table: std::sync::Arc<SymbolTable>,
+    table: Arc<SymbolTable>,
     numbers: HashMap<Box<str>, u32>,
 }
 
 impl Symbols {
     /// What readers look strings up in. Shared until the next new string.
-    pub fn table(&self) -> &std::sync::Arc<SymbolTable> {
+    pub fn table(&self) -> &Arc<SymbolTable> {
         &self.table
     }
 
@@ -115,13 +122,22 @@ impl Symbols {
         if self.numbers.len() >= SYMBOLS_MAX {
             return None;
         }
-        let number = std::sync::Arc::make_mut(&mut self.table).push(symbol)?;
+        let number = Arc::make_mut(&mut self.table).push(symbol)?;
         self.numbers.insert(symbol.into(), number);
         Some(number)
     }
 
-    /// Estimated memory, in bytes.
+    /// The table of a chunk that gets no more strings, without room to spare.
+    pub fn finish(mut self) -> Arc<SymbolTable> {
+        if let Some(table) = Arc::get_mut(&mut self.table) {
+            table.text.shrink_to_fit();
+            table.ends.shrink_to_fit();
+        }
+        self.table
+    }
+
+    /// Memory it holds, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        2 * self.table.text_bytes() + 48 * self.table.len()
+        self.table.memory_bytes() + self.numbers.allocation_size() + self.table.text_bytes()
     }
 }

@@ -32,7 +32,7 @@ fn build(codec: Codec, lines: &[Line], per_block: usize) -> Vec<u8> {
     let mut symbols = Symbols::default();
     let mut blocks = Vec::new();
     for part in lines.chunks(per_block) {
-        let mut open = OpenBlock::new();
+        let mut open = OpenBlock::new(256 << 10);
         part.iter().for_each(|line| {
             append(&mut open, &mut symbols, line);
         });
@@ -153,7 +153,7 @@ fn times_in_the_header() {
 
 #[test]
 fn entries_are_ordered_and_copies_dropped() {
-    let (mut open, mut symbols) = (OpenBlock::new(), Symbols::default());
+    let (mut open, mut symbols) = (OpenBlock::new(256 << 10), Symbols::default());
     let lines = [
         line(5, "e", &[]),
         line(3, "c", &[]),

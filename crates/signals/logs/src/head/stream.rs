@@ -57,7 +57,7 @@ struct State {
     open: OpenBlock,
     /// Number of the open block.
     number: u64,
-    /// Memory of everything but the open block and the symbols.
+    /// Memory of the finished chunks and of the data of `blocks`.
     cut_bytes: usize,
     scratch: Scratch,
 }
@@ -88,13 +88,20 @@ pub(crate) struct HeadStream {
 
 impl State {
     fn memory_bytes(&self) -> usize {
-        self.cut_bytes + self.open.memory_bytes() + self.symbols.memory_bytes()
+        let vectors =
+            self.chunks.capacity() * size_of::<HeadChunk>() + self.blocks.capacity() * size_of::<Block>();
+        self.cut_bytes
+            + vectors
+            + self.open.memory_bytes()
+            + self.symbols.memory_bytes()
+            + self.scratch.metadata.capacity()
+            + self.scratch.refs.capacity()
     }
 
     fn cut_block(&mut self, codec: Codec, level: i32) -> Result<()> {
         if let Some(block) = self.open.cut(codec, level)? {
             self.blocks_bytes += block.data.len();
-            self.cut_bytes += block.data.len() + size_of::<Block>();
+            self.cut_bytes += block.data.len();
             self.blocks.push(block);
             self.number += 1;
         }
@@ -105,11 +112,13 @@ impl State {
         if self.blocks.is_empty() {
             return;
         }
-        let symbols = std::mem::take(&mut self.symbols);
-        self.cut_bytes += symbols.table().text_bytes() + 4 * symbols.table().len();
-        let blocks = std::mem::take(&mut self.blocks);
+        let symbols = std::mem::take(&mut self.symbols).finish();
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.shrink_to_fit();
+        self.cut_bytes +=
+            symbols.memory_bytes() + size_of::<SymbolTable>() + blocks.len() * size_of::<Block>();
         let first = self.number - blocks.len() as u64;
-        self.chunks.push(HeadChunk { symbols: symbols.table().clone(), blocks, first });
+        self.chunks.push(HeadChunk { symbols, blocks, first });
         self.blocks_bytes = 0;
         self.chunk_bounds_ns = None;
         self.scratch = Scratch::default();
@@ -198,10 +207,14 @@ fn rfc3339(ts_ns: i64) -> String {
 }
 
 impl HeadStream {
-    pub fn new(info: StreamInfo, codec: Codec) -> Self {
-        let state =
-            State { oldest_ns: i64::MAX, newest_ns: i64::MIN, open: OpenBlock::new(), ..State::default() };
-        Self { info: Arc::new(info), codec, state: Mutex::new(state) }
+    pub fn new(info: StreamInfo, config: &HeadConfig) -> Self {
+        let state = State {
+            oldest_ns: i64::MAX,
+            newest_ns: i64::MIN,
+            open: OpenBlock::new(config.block_bytes),
+            ..State::default()
+        };
+        Self { info: Arc::new(info), codec: config.codec, state: Mutex::new(state) }
     }
 
     /// Adds a record's lines; `tail` collects what was added.

@@ -19,7 +19,8 @@ ui: ## the page, where Node.js is there
 	  || echo "The page could not be built (Node.js 20 or later is needed): the page at / will be a plain one"; \
 	else echo "Node.js was not found: the page at / will be a plain one"; fi
 
-test: ui ## all tests
+test: ui ## all tests; those of the page where Node.js is there
+	@if [ -d ui/node_modules/vitest ]; then cd ui && npm test --silent; fi
 	cargo test --locked --workspace
 
 check: ## format, lints, rooms, licences, references
@@ -36,6 +37,7 @@ bench: build ## ingest and query load against a running `all`; see docs/performa
 docs: ## references that are made from the code
 	cargo run -q -p triptych-xtask -- graph
 	cargo run -q --bin triptych -- config docs > docs/configuration.md
+	cargo run -q --bin triptych -- telemetry docs > docs/metrics.md
 
 clean:
 	cargo clean

@@ -101,5 +101,11 @@ async fn clients_of_the_binary() -> Result<()> {
     };
     tokio::time::timeout(PATIENCE, follow).await.context("nothing came")??;
     tail.kill().await?;
+
+    let own = client.get("/metrics", &[]).await?.ok()?.text;
+    for name in own.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        ensure!(own.contains(&format!("# HELP {name} ")), "/metrics does not say what {name} means");
+    }
+    ensure!(own.contains("triptych_distributor_accepted_items_total"), "{own}");
     Ok(())
 }

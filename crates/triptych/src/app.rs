@@ -39,6 +39,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     let role = if let [one] = roles { one.name() } else { "all" };
     let telemetry =
         config.telemetry.start(role, ports.own_receiver().as_deref(), Some(&own_log(&config.data_dir)))?;
+    triptych_telemetry::exposition::describe(crate::telemetry::metrics());
     tracing::info!(role, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
 
     let shutdown = Shutdown::new();

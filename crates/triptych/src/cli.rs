@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   triptych all --set agent.enabled=false --set scraper.enabled=false     no data of this machine
   triptych all --config triptych.yaml --set limits.metrics.retention=30d
   triptych config docs                                every key with its default and meaning
+  triptych telemetry docs                             every metric of its own
   triptych query metrics 'sum by (job) (up)'
   triptych query logs '{job=\"varlogs\"} |= \"error\"' --since 15m
   triptych query traces '{ duration > 100ms }'
@@ -32,6 +33,9 @@ pub enum Command {
     /// Check, show or document the config.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Document what Triptych exposes of itself.
+    #[command(subcommand)]
+    Telemetry(TelemetryCommand),
     /// Ask a running Triptych.
     #[command(subcommand)]
     Query(QueryCommand),
@@ -132,6 +136,12 @@ pub enum ConfigCommand {
     /// Print the whole config as it would be used, secrets hidden.
     Show(Flags),
     /// Print the reference: every key, its default, its meaning.
+    Docs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TelemetryCommand {
+    /// Print the reference: every metric at /metrics, its type, its labels, its meaning.
     Docs,
 }
 

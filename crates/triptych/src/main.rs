@@ -10,6 +10,7 @@
 //! | [`roles`] | the map of roles and how each is built |
 //! | [`app`] | a process: listeners, roles, drain |
 //! | [`admin`] | `/ready`, `/metrics`, `/config`, `/-/flush`, `/-/compact` |
+//! | [`telemetry`] | the reference of our own metrics |
 //! | [`client`] | `triptych query`, `triptych logs tail` |
 
 mod admin;
@@ -18,6 +19,7 @@ mod cli;
 mod client;
 mod config;
 mod roles;
+mod telemetry;
 
 use clap::Parser;
 
@@ -30,6 +32,10 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli::Cli::parse().command {
         cli::Command::Config(command) => config::run(command),
+        cli::Command::Telemetry(cli::TelemetryCommand::Docs) => {
+            print!("{}", telemetry::reference());
+            Ok(())
+        }
         cli::Command::Query(command) => client::query(command),
         cli::Command::Logs(command) => client::logs(command),
         cli::Command::Run(run) => {

@@ -17,6 +17,10 @@ fn version_and_reference() {
     for key in ["server.listen", "limits.metrics.retention", "querier.promql_delayed_name_removal"] {
         assert!(docs.contains(&format!("`{key}`")), "{key} is not in the reference");
     }
+    let own = triptych(&["telemetry", "docs"]).unwrap();
+    assert!(
+        String::from_utf8_lossy(&own.stdout).contains("| `triptych_wal_fsync_seconds` | histogram | `wal` |")
+    );
     let wrong = triptych(&["all", "--set", "no.such.key=1"]).unwrap();
     assert!(!wrong.status.success());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no"));

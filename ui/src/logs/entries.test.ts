@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Stream } from '../api';
-import { entriesOf, levelNamed, levelOf, mergeEntries, traceIdOf } from './entries';
+import { entriesOf, levelNamed, levelOf, mergeEntries, sizeText, traceIdOf } from './entries';
 import { addCondition, asksForLines } from './filter';
 import { buckets } from './volume';
 
@@ -81,4 +81,10 @@ test('buckets are stacked by level', () => {
     { endMs: 10_000, counts: { error: 5, unknown: 5 }, total: 10 },
     { endMs: 20_000, counts: { error: 2 }, total: 2 },
   ]);
+});
+
+test('sizes have a unit that fits', () => {
+  expect([0, 999, 1000, 23_456, 5e6, 7.2e9, 2e16].map(sizeText)).toEqual(
+    ['0 B', '999 B', '1.0 kB', '23.5 kB', '5.0 MB', '7.2 GB', '20000.0 TB'],
+  );
 });

@@ -83,3 +83,10 @@ export function traceIdOf({ labels, metadata, parsed, line }: Pick<Entry, 'label
   const found = TRACE_IN_LINE.exec(line)?.[1];
   return found && !/^0+$/.test(found) ? found : undefined;
 }
+
+/** Bytes in the largest unit that leaves a number from 1 on. */
+export function sizeText(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  const power = Math.min(Math.max(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), 0), units.length - 1);
+  return `${(bytes / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
+}

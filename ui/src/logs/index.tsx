@@ -10,7 +10,7 @@ import { QueryBox } from '../parts/query-box';
 import type { TabProps } from '../route';
 import { type Range, type Span, alignSpan, counted, rangeOf, resolveRange, stepSeconds } from '../time';
 import { LabelBrowser } from './browser';
-import { type Entry, entriesOf, mergeEntries } from './entries';
+import { type Entry, entriesOf, mergeEntries, sizeText } from './entries';
 import { addCondition, asksForLines } from './filter';
 import { EntryList } from './list';
 import { useTail } from './tail';
@@ -127,7 +127,7 @@ export function Logs({ params, set, tick, refresh }: TabProps) {
 function summary({ entries, series, result }: Shown): string {
   const { totalBytesProcessed: bytes = 0, execTime = 0 } = result.stats?.summary ?? {};
   const found = entries ? counted(entries.length, 'line') : `${series?.length ?? 0} series`;
-  return `${found}, ${(bytes / 1e6).toFixed(1)} MB read in ${(execTime * 1000).toFixed(0)} ms`;
+  return `${found}, ${sizeText(bytes)} read in ${(execTime * 1000).toFixed(0)} ms`;
 }
 
 /** What was found, and as much older as one asks for. */

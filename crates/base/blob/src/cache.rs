@@ -23,7 +23,7 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use crate::Bucket;
+use crate::{Bucket, telemetry};
 
 /// How much is cached.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -108,9 +108,8 @@ impl CachedBucket {
             pages.push(self.pages.get(&key(page)).await);
         }
         let hits = pages.iter().flatten().count() as u64;
-        metrics::counter!("triptych_bucket_cache_pages_total", "outcome" => "hit").increment(hits);
-        metrics::counter!("triptych_bucket_cache_pages_total", "outcome" => "miss")
-            .increment(pages.len() as u64 - hits);
+        telemetry::cache_pages("hit").increment(hits);
+        telemetry::cache_pages("miss").increment(pages.len() as u64 - hits);
 
         if hits > 0 && hits < pages.len() as u64 {
             // The rest must not be asked for beyond the end of the object; a first page would have been refused by the store.

@@ -17,7 +17,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
-use crate::Bucket;
+use crate::{Bucket, telemetry};
 
 /// What is asked of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,29 +59,23 @@ struct Counts {
 impl Counts {
     fn read(&self, bytes: u64) {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        metrics::counter!("triptych_bucket_read_bytes_total").increment(bytes);
+        telemetry::read_bytes().increment(bytes);
     }
 
     fn written(&self, bytes: u64) {
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-        metrics::counter!("triptych_bucket_written_bytes_total").increment(bytes);
+        telemetry::written_bytes().increment(bytes);
     }
 
     fn done<T>(&self, operation: Operation, result: &Result<T>) {
         self.operations[operation as usize].fetch_add(1, Ordering::Relaxed);
-        metrics::counter!(
-            "triptych_bucket_operations_total",
-            "operation" => operation.as_str(),
-            "outcome" => outcome(result)
-        )
-        .increment(1);
+        telemetry::operations(operation.as_str(), outcome(result)).increment(1);
     }
 
     async fn time<T>(&self, operation: Operation, run: impl Future<Output = Result<T>>) -> Result<T> {
         let start = Instant::now();
         let result = run.await;
-        metrics::histogram!("triptych_bucket_operation_seconds", "operation" => operation.as_str())
-            .record(start.elapsed().as_secs_f64());
+        telemetry::operation_seconds(operation.as_str()).record(start.elapsed().as_secs_f64());
         self.done(operation, &result);
         result
     }

@@ -38,6 +38,7 @@ pub mod error;
 pub mod failing;
 #[cfg(test)]
 mod suite;
+mod telemetry;
 
 pub use object_store;
 
@@ -46,6 +47,7 @@ pub use config::{BucketConfig, FilesystemConfig, S3Config, Secret};
 pub use count::{CountedBucket, Operation};
 pub use error::store_error;
 pub use failing::FailingBucket;
+pub use telemetry::TELEMETRY;
 
 /// The bucket as everybody sees it.
 pub type Bucket = Arc<dyn object_store::ObjectStore>;

@@ -13,6 +13,7 @@
 //! | [`batch`] | write batches: decoded once at the door, the same bytes on the wire and in the WAL |
 //! | [`push`] | what became of a write |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
+//! | [`telemetry`] | how a crate declares its own metrics |
 
 pub mod batch;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod logs;
 pub mod matcher;
 pub mod metrics;
 pub mod push;
+pub mod telemetry;
 pub mod tenant;
 pub mod traces;
 

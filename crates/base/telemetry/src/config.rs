@@ -1,5 +1,6 @@
 //! What is configured, and how it starts.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -75,7 +76,9 @@ impl Config {
             EnvFilter::try_new(text).map_err(|e| Error::invalid(format!("telemetry.log_filter: {e}")))
         };
         let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
-        let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let stderr = tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr);
         layers.push(match self.log_format {
             LogFormat::Text => stderr.with_filter(filter(&self.log_filter)?).boxed(),
             LogFormat::Json => stderr.json().with_filter(filter(&self.log_filter)?).boxed(),

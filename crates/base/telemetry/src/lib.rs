@@ -2,7 +2,8 @@
 //!
 //! **Owns** how a process logs (text or JSON, to stderr and to a file that the agent tails), how it exposes `/metrics`, how its
 //! requests are traced (OTLP to itself by default) and how trace context travels.
-//! **Must not know** the services. They count with the `metrics` facade and log with `tracing`.
+//! **Must not know** the services. They count with the `metrics` facade, through what
+//! they declare with `triptych_model::telemetry!`, and log with `tracing`.
 //!
 //! Start with [`Config::start`]; keep the returned [`Telemetry`] until the process ends.
 

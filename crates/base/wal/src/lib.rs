@@ -46,6 +46,7 @@
 mod disk;
 pub mod replay;
 pub mod segment;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -66,6 +67,7 @@ use triptych_model::{Error, Result};
 
 pub use replay::{Damage, Replay, ReplayReport};
 pub use segment::SegmentId;
+pub use telemetry::TELEMETRY;
 
 use disk::{Disk, OsDisk};
 use writer::{Item, Shared};
@@ -312,7 +314,7 @@ impl Wal {
         }
         if removed > 0 {
             self.disk.sync_dir(&self.dir).map_err(failed)?;
-            metrics::counter!("triptych_wal_segments_deleted_total", "wal" => self.name).increment(removed);
+            telemetry::segments_deleted(self.name).increment(removed);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use triptych_model::{Error, Result};
 
 use crate::disk::{Disk, SegmentFile};
 use crate::segment::{self, FRAME_HEADER_BYTES, PAGE_BYTES, Salt, SegmentId};
-use crate::{Cut, Permit, RETRY_AFTER, WalConfig};
+use crate::{Cut, Permit, RETRY_AFTER, WalConfig, telemetry};
 
 /// Frames are collected to writes of about this size; a larger payload is written from where it is.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -195,15 +195,12 @@ impl Writer {
             if self.config.fsync {
                 let start = Instant::now();
                 open.file.sync()?;
-                metrics::histogram!("triptych_wal_fsync_seconds", "wal" => self.name)
-                    .record(start.elapsed().as_secs_f64());
+                telemetry::fsync_seconds(self.name).record(start.elapsed().as_secs_f64());
             }
-            metrics::counter!("triptych_wal_written_bytes_total", "wal" => self.name)
-                .increment(open.offset - open.synced);
+            telemetry::written_bytes(self.name).increment(open.offset - open.synced);
             open.synced = open.offset;
         }
-        metrics::histogram!("triptych_wal_group_frames", "wal" => self.name)
-            .record(self.pending.len() as f64);
+        telemetry::group_frames(self.name).record(self.pending.len() as f64);
         for (done, permit) in self.pending.drain(..) {
             drop(permit);
             let _ = done.send(Ok(()));
@@ -213,7 +210,7 @@ impl Writer {
 
     /// Leaves the open segment at its last good length, for good, and fails what was pending.
     fn abandon(&mut self, error: io::Error) -> Error {
-        metrics::counter!("triptych_wal_write_failures_total", "wal" => self.name).increment(1);
+        telemetry::write_failures(self.name).increment(1);
         tracing::error!(wal = self.name, segment = %self.id, %error, frames = self.pending.len(), "WAL write failed");
         let error = Error::unavailable(format!("{} WAL: the write failed: {error}", self.name))
             .retry_after(RETRY_AFTER);

@@ -2,7 +2,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `check` | fails on a dependency edge that points up or sideways, a licence that is not allowed, a dependency twice in different major versions, a path in the docs that is not there, a drawing that is not current, a file that is too long without a reason |
+//! | `check` | fails on a dependency edge that points up or sideways, a licence that is not allowed, a dependency twice in different major versions, a path in the docs that is not there, a drawing that is not current, a metric of ours that is not declared, a file that is too long without a reason |
 //! | `graph` | draws the real graph of rooms into `docs/ARCHITECTURE.md` |
 
 mod deps;

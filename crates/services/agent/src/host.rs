@@ -12,6 +12,8 @@ use triptych_model::metrics::{MetricKind, Sample};
 use triptych_rpc::{Write, WriteContext};
 use triptych_runtime::now_ms;
 
+use crate::telemetry;
+
 /// Sectors of `/proc/diskstats` have this size whatever the disk's.
 const SECTOR_BYTES: f64 = 512.0;
 
@@ -54,7 +56,7 @@ pub async fn collect_and_write(write: Arc<dyn Write>, ctx: WriteContext, node: S
     });
     let Ok(batch) = collected.await else { return };
     if let Err(error) = write.metrics(&ctx, batch).await {
-        metrics::counter!("triptych_agent_lost_host_metrics_total").increment(1);
+        telemetry::lost_host_metrics().increment(1);
         tracing::debug!(%error, "host metrics could not be written");
     }
 }

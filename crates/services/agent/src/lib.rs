@@ -26,6 +26,7 @@ pub mod host;
 pub mod logs;
 pub mod positions;
 pub mod tail;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use triptych_runtime::Tasks;
 use triptych_runtime::runtimes::Handles;
 
 pub use config::Config;
+pub use telemetry::TELEMETRY;
 
 /// What the agent is built from.
 pub struct Deps {

@@ -15,6 +15,7 @@ use crate::config::{Config, Files, Format};
 use crate::cri;
 use crate::positions::Positions;
 use crate::tail::Tail;
+use crate::telemetry;
 
 pub struct Job {
     config: Config,
@@ -122,14 +123,14 @@ impl Job {
                 Ok(polled) => {
                     round.more |= polled.more;
                     if polled.cut > 0 {
-                        metrics::counter!("triptych_agent_cut_lines_total").increment(polled.cut);
+                        telemetry::cut_lines().increment(polled.cut);
                     }
                     if polled.gone {
                         gone.push(path.clone());
                     }
                 }
                 Err(error) => {
-                    metrics::counter!("triptych_agent_read_errors_total").increment(1);
+                    telemetry::read_errors().increment(1);
                     tracing::debug!(path = %path.display(), %error, "file cannot be read");
                 }
             }
@@ -158,7 +159,7 @@ impl Job {
                 state.tails.insert(path, followed);
             }
         }
-        metrics::gauge!("triptych_agent_files").set(state.tails.len() as f64);
+        telemetry::files().set(state.tails.len() as f64);
     }
 
     fn labels(&self, files: &Files, path: &Path) -> Labels {
@@ -180,20 +181,19 @@ impl Job {
         loop {
             match self.write.logs(&self.ctx, batch(&round)).await {
                 Ok(report) => {
-                    metrics::counter!("triptych_agent_sent_lines_total").increment(report.accepted);
+                    telemetry::sent_lines().increment(report.accepted);
                     for (reason, refused) in report.refused {
-                        metrics::counter!("triptych_agent_refused_lines_total", "reason" => reason)
-                            .increment(refused.items);
+                        telemetry::refused_lines(reason).increment(refused.items);
                     }
                     return true;
                 }
                 Err(error) if matches!(error.kind, Kind::Invalid) => {
-                    metrics::counter!("triptych_agent_lost_batches_total").increment(1);
+                    telemetry::lost_batches().increment(1);
                     tracing::warn!(%error, "a batch was refused, its lines are left out");
                     return true;
                 }
                 Err(error) => {
-                    metrics::counter!("triptych_agent_retries_total").increment(1);
+                    telemetry::retries().increment(1);
                     tracing::debug!(%error, ?pause, "lines could not be sent, will try again");
                     tokio::select! {
                         () = shutdown.triggered() => return false,

@@ -10,6 +10,7 @@
 
 mod logs;
 mod metrics;
+mod telemetry;
 mod traces;
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use triptych_config::{Limits, TenantLimits};
 use triptych_model::{Error, Result, Signal, TenantId};
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{SharedClock, Tasks};
+
+pub use telemetry::TELEMETRY;
 
 /// Merges blocks and applies retention.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -133,13 +136,9 @@ impl Compactor {
         for tenant in D::tenants(bucket).await.map_err(|e| e.context(format!("{}: tenants", D::SIGNAL)))? {
             let began = Instant::now();
             let outcome = D::round(bucket, &tenant, &limits.of(&tenant), &self.config, clock.now_ns()).await;
-            let labels = [
-                ("signal", D::SIGNAL.as_str()),
-                ("outcome", if outcome.is_ok() { "success" } else { "error" }),
-            ];
-            ::metrics::counter!("triptych_compactor_rounds_total", &labels).increment(1);
-            ::metrics::histogram!("triptych_compactor_round_seconds", "signal" => D::SIGNAL.as_str())
-                .record(began.elapsed().as_secs_f64());
+            let signal = D::SIGNAL.as_str();
+            telemetry::rounds(signal, if outcome.is_ok() { "success" } else { "error" }).increment(1);
+            telemetry::round_seconds(signal).record(began.elapsed().as_secs_f64());
             match outcome {
                 Ok(done) => {
                     let Done { merged, written, removed } = done;

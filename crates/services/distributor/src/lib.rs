@@ -39,6 +39,7 @@ mod write;
 
 pub use config::Config;
 pub use distributor::{Deps, Distributor, Router};
+pub use telemetry::TELEMETRY;
 
 #[cfg(test)]
 mod tests;

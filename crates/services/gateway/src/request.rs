@@ -66,7 +66,10 @@ impl FromRequest<Arc<Shared>> for Asked {
         let params = Params::parse(parts.uri.query().unwrap_or_default(), &form);
         let limits = shared.limits.of(&tenant);
         // A client may ask for less time than the limit, as Prometheus' `timeout` parameter does.
-        let asked = params.duration_ns("timeout").ok().flatten().filter(|ns| *ns > 0);
+        let asked = params
+            .duration_ns("timeout")
+            .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()).into_response())?
+            .filter(|ns| *ns > 0);
         let timeout = asked
             .map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
         let ctx = QueryContext::new(
@@ -97,7 +100,9 @@ impl Asked {
     /// Refuses a range that ends before it starts, or is longer than the tenant may ask for.
     pub fn check_range_ns(&self, start_ns: i64, end_ns: i64) -> Result<()> {
         if end_ns < start_ns {
-            return Err(Error::invalid("end timestamp must not be before start time"));
+            return Err(Error::invalid(
+                "invalid parameter \"end\": end timestamp must not be before start time",
+            ));
         }
         let max = self.limits.query.range_max;
         let length = Duration::from_nanos(end_ns.saturating_sub(start_ns) as u64);

@@ -282,6 +282,10 @@ async fn loki_answers() {
         fields["fields"][1],
         json!({"label": "trace_id", "type": "string", "cardinality": 2, "parsers": null})
     );
+    for (field, values) in [("level", json!(["info"])), ("trace_id", json!(["abc"])), ("nope", json!([]))] {
+        let path = format!("/loki/api/v1/detected_field/{field}/values?query=%7Bapp%3D%22x%22%7D");
+        assert_eq!(get_json(&path).await["values"], values, "{field}");
+    }
 }
 
 #[tokio::test]
@@ -344,7 +348,12 @@ async fn wrong_requests_get_a_clear_4xx() {
     let cases = [
         ("/api/v1/query", 400, "query"),
         ("/api/v1/query?query=up&time=yesterday", 400, "yesterday"),
-        ("/api/v1/query_range?query=up&start=10&end=5&step=1", 400, "before start"),
+        (
+            "/api/v1/query_range?query=up&start=10&end=5&step=1",
+            400,
+            r#"invalid parameter \"end\": end timestamp must not be before start"#,
+        ),
+        ("/api/v1/query?query=up&timeout=soon", 400, r#"invalid parameter "timeout": cannot parse "soon""#),
         ("/api/v1/query_range?query=up&start=0&end=99999999&step=1", 400, "11,000"),
         ("/api/v1/query_range?query=up&start=0&end=1&step=0", 400, "step"),
         (

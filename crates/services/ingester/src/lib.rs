@@ -58,6 +58,7 @@ use triptych_runtime::{MemoryBudget, SharedClock, Tasks};
 use triptych_wal::Wal;
 
 pub use config::{Config, GenerationConfig};
+pub use telemetry::TELEMETRY;
 
 use generation::{Generations, Kind, Shared};
 use memory::Memory;

@@ -5,29 +5,64 @@ use std::time::Duration;
 use triptych_model::Signal;
 use triptych_model::push::PushReport;
 
+triptych_model::telemetry! {
+    /// Bytes of the sealed write batches that came in.
+    counter received_bytes(signal) = "triptych_ingester_received_bytes_total";
+    /// Samples, log lines and spans that were kept.
+    counter appended_items(signal) = "triptych_ingester_appended_items_total";
+    /// Samples, log lines and spans that were refused, by reason.
+    counter refused_items(signal, reason) = "triptych_ingester_refused_items_total";
+    /// Pushes that were not taken at all, by the kind of the error.
+    counter failed_pushes(signal, kind) = "triptych_ingester_failed_pushes_total";
+    /// Generations: the `current` one, those being flushed (`frozen`), and those readable until the store-gateways see
+    /// their blocks (`retained`).
+    gauge generations(signal, state) = "triptych_ingester_generations";
+    /// Memory of the current generation's heads.
+    gauge head_bytes(signal) = "triptych_ingester_head_bytes";
+    /// Series, streams or traces of the current generation.
+    gauge head_items(signal) = "triptych_ingester_head_items";
+    /// Tenants with data in the current generation.
+    gauge tenants(signal) = "triptych_ingester_tenants";
+    /// Bytes that wait for the write-ahead log's disk.
+    gauge wal_queued_bytes(wal) = "triptych_wal_queued_bytes";
+    /// Bytes of the write-ahead log on disk.
+    gauge wal_disk_bytes(wal) = "triptych_wal_disk_bytes";
+    /// Memory that all heads hold.
+    gauge memory_bytes() = "triptych_ingester_memory_bytes";
+    /// Memory that all heads may hold (`ingester.memory_bytes_max`); over it pushes are refused.
+    gauge memory_limit_bytes() = "triptych_ingester_memory_limit_bytes";
+    /// Time of one flush of a generation to the bucket.
+    histogram flush_seconds(signal) = "triptych_ingester_flush_seconds";
+    /// Objects that were flushed to the bucket.
+    counter flushed_objects(signal) = "triptych_ingester_flushed_objects_total";
+    /// Bytes that were flushed to the bucket.
+    counter flushed_bytes(signal) = "triptych_ingester_flushed_bytes_total";
+    /// Flushes that failed and are tried again.
+    counter flush_failures(signal) = "triptych_ingester_flush_failures_total";
+    /// Time the replay of the write-ahead log took at the start.
+    gauge replay_seconds(signal) = "triptych_ingester_replay_seconds";
+    /// Records that were replayed.
+    counter replayed_records(signal) = "triptych_ingester_replayed_records_total";
+    /// Records that were whole but could not be applied at replay.
+    counter replay_skipped_records(signal) = "triptych_ingester_replay_skipped_records_total";
+    /// Bytes of the write-ahead log that failed their checksum.
+    counter replay_damaged_bytes(signal) = "triptych_ingester_replay_damaged_bytes_total";
+    /// Bytes of writes that a crash left unfinished; nothing of them was acknowledged.
+    counter replay_torn_bytes(signal) = "triptych_ingester_replay_torn_bytes_total";
+}
+
 pub(crate) fn pushed(signal: Signal, sealed_bytes: usize, report: &PushReport) {
-    ::metrics::counter!("triptych_ingester_received_bytes_total", "signal" => signal.as_str())
-        .increment(sealed_bytes as u64);
-    ::metrics::counter!("triptych_ingester_appended_items_total", "signal" => signal.as_str())
-        .increment(report.accepted);
+    let signal = signal.as_str();
+    received_bytes(signal).increment(sealed_bytes as u64);
+    appended_items(signal).increment(report.accepted);
     for (reason, refused) in &report.refused {
-        ::metrics::counter!(
-            "triptych_ingester_refused_items_total",
-            "signal" => signal.as_str(),
-            "reason" => reason.clone()
-        )
-        .increment(refused.items);
+        refused_items(signal, reason.clone()).increment(refused.items);
     }
 }
 
 /// A push that was not taken at all.
 pub(crate) fn push_failed(signal: Signal, kind: &'static str) {
-    ::metrics::counter!(
-        "triptych_ingester_failed_pushes_total",
-        "signal" => signal.as_str(),
-        "kind" => kind
-    )
-    .increment(1);
+    failed_pushes(signal.as_str(), kind).increment(1);
 }
 
 /// Written by the tick.
@@ -45,30 +80,29 @@ pub(crate) struct Gauges {
 pub(crate) fn gauges(signal: Signal, gauges: &Gauges) {
     let signal = signal.as_str();
     for (state, count) in [("current", 1), ("frozen", gauges.frozen), ("retained", gauges.retained)] {
-        ::metrics::gauge!("triptych_ingester_generations", "signal" => signal, "state" => state)
-            .set(count as f64);
+        generations(signal, state).set(count as f64);
     }
-    ::metrics::gauge!("triptych_ingester_head_bytes", "signal" => signal).set(gauges.current_bytes as f64);
-    ::metrics::gauge!("triptych_ingester_head_items", "signal" => signal).set(gauges.items as f64);
-    ::metrics::gauge!("triptych_ingester_tenants", "signal" => signal).set(gauges.tenants as f64);
-    ::metrics::gauge!("triptych_wal_queued_bytes", "wal" => signal).set(gauges.wal_queued_bytes as f64);
-    ::metrics::gauge!("triptych_wal_disk_bytes", "wal" => signal).set(gauges.wal_disk_bytes as f64);
+    head_bytes(signal).set(gauges.current_bytes as f64);
+    head_items(signal).set(gauges.items as f64);
+    tenants(signal).set(gauges.tenants as f64);
+    wal_queued_bytes(signal).set(gauges.wal_queued_bytes as f64);
+    wal_disk_bytes(signal).set(gauges.wal_disk_bytes as f64);
 }
 
 pub(crate) fn memory(used: usize, max: usize) {
-    ::metrics::gauge!("triptych_ingester_memory_bytes").set(used as f64);
-    ::metrics::gauge!("triptych_ingester_memory_limit_bytes").set(max as f64);
+    memory_bytes().set(used as f64);
+    memory_limit_bytes().set(max as f64);
 }
 
 pub(crate) fn flushed(signal: Signal, took: Duration, objects: u64, bytes: u64) {
     let signal = signal.as_str();
-    ::metrics::histogram!("triptych_ingester_flush_seconds", "signal" => signal).record(took.as_secs_f64());
-    ::metrics::counter!("triptych_ingester_flushed_objects_total", "signal" => signal).increment(objects);
-    ::metrics::counter!("triptych_ingester_flushed_bytes_total", "signal" => signal).increment(bytes);
+    flush_seconds(signal).record(took.as_secs_f64());
+    flushed_objects(signal).increment(objects);
+    flushed_bytes(signal).increment(bytes);
 }
 
 pub(crate) fn flush_failed(signal: Signal) {
-    ::metrics::counter!("triptych_ingester_flush_failures_total", "signal" => signal.as_str()).increment(1);
+    flush_failures(signal.as_str()).increment(1);
 }
 
 pub(crate) fn replayed(
@@ -80,12 +114,9 @@ pub(crate) fn replayed(
     torn_bytes: u64,
 ) {
     let signal = signal.as_str();
-    ::metrics::gauge!("triptych_ingester_replay_seconds", "signal" => signal).set(took.as_secs_f64());
-    ::metrics::counter!("triptych_ingester_replayed_records_total", "signal" => signal).increment(records);
-    ::metrics::counter!("triptych_ingester_replay_skipped_records_total", "signal" => signal)
-        .increment(skipped);
-    ::metrics::counter!("triptych_ingester_replay_damaged_bytes_total", "signal" => signal)
-        .increment(damaged_bytes);
-    ::metrics::counter!("triptych_ingester_replay_torn_bytes_total", "signal" => signal)
-        .increment(torn_bytes);
+    replay_seconds(signal).set(took.as_secs_f64());
+    replayed_records(signal).increment(records);
+    replay_skipped_records(signal).increment(skipped);
+    replay_damaged_bytes(signal).increment(damaged_bytes);
+    replay_torn_bytes(signal).increment(torn_bytes);
 }

@@ -15,7 +15,7 @@ use triptych_model::{Error, Kind, Result, Signal};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
-use crate::Source;
+use crate::{Source, telemetry};
 
 /// Batches between a source's task and whoever merges.
 const HANDOVER_BATCHES: usize = 2;
@@ -191,12 +191,7 @@ impl Failures {
         }
         // A query that is over fails everywhere, and that is nobody's fault.
         self.ctx.check()?;
-        ::metrics::counter!(
-            "triptych_querier_source_failures_total",
-            "signal" => self.signal.as_str(),
-            "source" => source.to_owned(),
-        )
-        .increment(1);
+        telemetry::source_failures(self.signal.as_str(), source.to_owned()).increment(1);
         self.ctx.missed(format!("{source}: {error}"));
         let mut failed = self.failed.lock();
         failed.0 += 1;

@@ -26,6 +26,7 @@
 mod fan;
 mod logs;
 mod metrics;
+mod telemetry;
 mod traces;
 
 use std::sync::Arc;
@@ -43,6 +44,8 @@ use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
 use triptych_runtime::QueryContext;
+
+pub use telemetry::TELEMETRY;
 
 use fan::Fan;
 
@@ -217,10 +220,8 @@ impl Languages {
             Err(e) => Err(e),
         };
         let kind = outcome.as_ref().map_or_else(|e| e.kind.as_str(), |_| "success");
-        ::metrics::counter!("triptych_querier_queries_total", "signal" => signal.as_str(), "outcome" => kind)
-            .increment(1);
-        ::metrics::histogram!("triptych_querier_query_seconds", "signal" => signal.as_str())
-            .record(began.elapsed().as_secs_f64());
+        telemetry::queries(signal.as_str(), kind).increment(1);
+        telemetry::query_seconds(signal.as_str()).record(began.elapsed().as_secs_f64());
         outcome
     }
 }

@@ -22,6 +22,8 @@ pub mod manager;
 pub mod relabel;
 pub mod scrape;
 pub mod target;
+mod telemetry;
 
 pub use config::Config;
 pub use manager::{Deps, Scraper};
+pub use telemetry::TELEMETRY;

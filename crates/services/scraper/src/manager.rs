@@ -22,6 +22,7 @@ use crate::discovery;
 use crate::relabel::Rules;
 use crate::scrape::{Mapping, Series};
 use crate::target::{Health, Target, build};
+use crate::telemetry;
 
 /// How often discovery looks, unless a job's `refresh_interval` is shorter.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -204,7 +205,7 @@ impl Inner {
             let task = self.deps.pools.ingest.spawn(scrape);
             running.insert(key, Running { target, health, stop, task });
         }
-        metrics::gauge!("triptych_scraper_targets").set(running.len() as f64);
+        telemetry::targets().set(running.len() as f64);
     }
 
     fn targets(&self, job: &Job) -> Result<Vec<Target>> {
@@ -293,7 +294,7 @@ impl Inner {
         let took = began.elapsed();
         Series::report(mapping, outcome.as_ref().ok().copied(), took, at_ms, &mut batch);
         let label = if outcome.is_ok() { "success" } else { "error" };
-        metrics::counter!("triptych_scraper_scrapes_total", "outcome" => label).increment(1);
+        telemetry::scrapes(label).increment(1);
         {
             let error = outcome.err().map_or_else(String::new, |e| e.to_string());
             let scraped_at = jiff::Timestamp::from_millisecond(at_ms).ok();
@@ -316,8 +317,7 @@ impl Inner {
             match self.deps.write.metrics(&self.ctx, attempt).await {
                 Ok(report) => {
                     for (reason, refused) in report.refused {
-                        metrics::counter!("triptych_scraper_refused_samples_total", "reason" => reason)
-                            .increment(refused.items);
+                        telemetry::refused_samples(reason).increment(refused.items);
                         tracing::debug!(example = refused.example, "samples refused");
                     }
                     return;
@@ -330,7 +330,7 @@ impl Inner {
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
                 Err(error) => {
-                    metrics::counter!("triptych_scraper_lost_scrapes_total").increment(1);
+                    telemetry::lost_scrapes().increment(1);
                     tracing::warn!(%error, "a scrape could not be written");
                     return;
                 }

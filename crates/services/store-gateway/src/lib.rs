@@ -9,6 +9,7 @@
 
 mod logs;
 mod metrics;
+mod telemetry;
 mod traces;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use triptych_model::{Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::Tasks;
 use triptych_runtime::runtimes::Handles;
+
+pub use telemetry::TELEMETRY;
 
 /// Serves older data from the bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -126,11 +129,9 @@ impl StoreGateway {
 async fn look<D: BucketDoor>(door: &D, ready: &[AtomicBool; 3]) -> Result<()> {
     let began = Instant::now();
     let outcome = door.sync().await;
-    let labels =
-        [("signal", D::SIGNAL.as_str()), ("outcome", if outcome.is_ok() { "success" } else { "error" })];
-    ::metrics::counter!("triptych_store_gateway_syncs_total", &labels).increment(1);
-    ::metrics::histogram!("triptych_store_gateway_sync_seconds", "signal" => D::SIGNAL.as_str())
-        .record(began.elapsed().as_secs_f64());
+    let signal = D::SIGNAL.as_str();
+    telemetry::syncs(signal, if outcome.is_ok() { "success" } else { "error" }).increment(1);
+    telemetry::sync_seconds(signal).record(began.elapsed().as_secs_f64());
     if outcome.is_ok() {
         ready[D::SIGNAL as usize].store(true, Ordering::Release);
     }

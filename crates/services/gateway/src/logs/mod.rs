@@ -3,7 +3,7 @@
 mod answer;
 mod tail;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -42,6 +42,10 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/loki/api/v1/index/volume_range", get(volume_range).post(volume_range))
         .route("/loki/api/v1/detected_labels", get(detected_labels).post(detected_labels))
         .route("/loki/api/v1/detected_fields", get(detected_fields).post(detected_fields))
+        .route(
+            "/loki/api/v1/detected_field/{name}/values",
+            get(detected_field_values).post(detected_field_values),
+        )
         .route("/loki/api/v1/patterns", get(no_patterns).post(no_patterns))
         .route("/loki/api/v1/drilldown-limits", get(drilldown_limits))
         .route("/loki/api/v1/format_query", get(format_query).post(format_query))
@@ -307,15 +311,20 @@ async fn detected_labels(asked: Asked) -> Answer {
     Ok(send(serde_json::json!({"detectedLabels": found}).to_string()))
 }
 
-async fn detected_fields(asked: Asked) -> Answer {
-    let (start_ns, end_ns) = range(&asked, QUERY_RANGE_NS)?;
-    let select = EntrySelect {
+/// The newest lines, which fields are looked for in.
+fn sampled_lines(asked: &Asked) -> Result<EntrySelect> {
+    let (start_ns, end_ns) = range(asked, QUERY_RANGE_NS)?;
+    Ok(EntrySelect {
         expr: asked.params.required("query")?.to_owned(),
         start_ns,
         end_ns,
         direction: Direction::Backward,
         limit: asked.params.limit("line_limit", 1000)?,
-    };
+    })
+}
+
+async fn detected_fields(asked: Asked) -> Answer {
+    let select = sampled_lines(&asked)?;
     let _slot = asked.slot().await?;
     let limit = asked.params.limit("limit", 1000)?;
     let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
@@ -329,6 +338,32 @@ async fn detected_fields(asked: Asked) -> Answer {
         })
         .collect();
     Ok(send(serde_json::json!({"fields": fields, "limit": limit}).to_string()))
+}
+
+/// The values of one field: the lines are read again with the parser that found it.
+async fn detected_field_values(Path(name): Path<String>, asked: Asked) -> Answer {
+    let select = sampled_lines(&asked)?;
+    let _slot = asked.slot().await?;
+    let limit = asked.params.limit("limit", 1000)?;
+    let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
+    let mut values = BTreeSet::new();
+    if let Some(field) = found.into_iter().find(|field| field.label == name) {
+        let parser = field.parsers.first().map_or_else(String::new, |parser| format!("\n| {parser}"));
+        let question = LogsQuery {
+            expr: format!("{}{parser}", select.expr),
+            start_ns: select.start_ns,
+            end_ns: select.end_ns,
+            step_ns: SECOND_NS,
+            direction: select.direction,
+            limit: select.limit,
+        };
+        if let LogsValue::Entries(entries) = asked.shared.query.logs(&asked.ctx, &question).await? {
+            let sets = entries.iter().flat_map(|entry| [&entry.parsed, &entry.metadata]);
+            values = sets.filter_map(|labels| labels.get(&name)).map(str::to_owned).collect();
+        }
+    }
+    let values: Vec<_> = values.into_iter().take(limit).collect();
+    Ok(send(serde_json::json!({"values": values, "limit": limit}).to_string()))
 }
 
 async fn format_query(asked: Asked) -> Answer {

@@ -199,7 +199,9 @@ fn labels_select(asked: &Asked, required: bool) -> Result<LabelsSelect> {
     let start_ms = asked.params.time_ms("start")?.unwrap_or(ALL_TIME.0);
     let end_ms = asked.params.time_ms("end")?.unwrap_or(ALL_TIME.1);
     if end_ms < start_ms {
-        return Err(Error::invalid("end timestamp must not be before start timestamp"));
+        return Err(Error::invalid(
+            "invalid parameter \"end\": end timestamp must not be before start timestamp",
+        ));
     }
     let limit = asked.params.limit("limit", 0)?;
     Ok(LabelsSelect { matcher_sets: matcher_sets(asked, required)?, start_ms, end_ms, limit })

@@ -32,14 +32,25 @@ pub struct LogEntry {
     pub key: u64,
 }
 
-/// One sample of a log range aggregation, before it is folded into windows: which series it belongs to and what it counts.
-#[derive(Debug, Clone, PartialEq)]
+/// Samples of a log range aggregation, before they are folded into windows: some of one stream, by time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogSamples {
+    /// Hash of the stream's labels.
+    pub stream: u64,
+    /// The series that the samples belong to; several where labels come from the lines. Each once.
+    pub series: Vec<Labels>,
+    pub samples: Vec<LogSample>,
+}
+
+/// What a line counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogSample {
-    pub labels: Labels,
     pub ts_ns: i64,
-    pub value: f64,
     /// As in [`LogEntry`].
     pub key: u64,
+    pub value: f64,
+    /// Position in [`LogSamples::series`].
+    pub series: u32,
 }
 
 /// Which entries. Answers come in batches, in the asked direction over all streams, without copies from one source.
@@ -54,7 +65,9 @@ pub struct EntrySelect {
     pub limit: usize,
 }
 
-/// Which samples. Answers come in batches with ascending time over all streams.
+/// Which samples. Answers come in batches, stream by stream with ascending [`LogSamples::stream`], the samples of each stream with
+/// ascending time over all of its runs, without copies from one source. Copies have the same stream, so this is the order in
+/// which several sources can be merged without more than one run of each at hand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleSelect {
     /// A LogQL range aggregation, possibly inside the vector aggregation whose grouping tells which labels are needed:

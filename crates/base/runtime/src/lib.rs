@@ -17,5 +17,5 @@ pub mod tasks;
 pub use budget::{MemoryBudget, Reservation};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, now_ms, now_ns};
 pub use query::{QueryContext, QueryLimits, ReadReport};
-pub use runtimes::Runtimes;
+pub use runtimes::{Runtimes, ahead};
 pub use tasks::{Shutdown, Tasks};

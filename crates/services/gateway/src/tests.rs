@@ -54,7 +54,7 @@ impl LogsStore for Fake {
     async fn entries(&self, _: &QueryContext, _: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
         Ok(futures::stream::empty().boxed())
     }
-    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         Ok(futures::stream::empty().boxed())
     }
     async fn label_names(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<String>> {

@@ -153,7 +153,7 @@ impl Ingester {
     }
 
     pub fn logs(&self) -> Arc<dyn LogsStore> {
-        Arc::new(logs::Door(self.0.logs.clone()))
+        Arc::new(logs::Door(self.0.logs.clone(), self.0.pools.query.clone()))
     }
 
     pub fn traces(&self) -> Arc<dyn TracesStore> {

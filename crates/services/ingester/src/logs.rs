@@ -6,19 +6,20 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use triptych_blob::Bucket;
 use triptych_config::TenantLimits;
 use triptych_logs::{FlushOptions, Head, HeadConfig, merge};
 use triptych_model::logs::{
-    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
+    DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
 };
 use triptych_model::push::PushReport;
 use triptych_model::{Labels, Result, Signal, TenantId};
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
-use triptych_runtime::{QueryContext, SharedClock};
+use triptych_runtime::{QueryContext, SharedClock, ahead};
 
 use crate::Deps;
 use crate::generation::{Flushed, Generations, Kind};
@@ -80,21 +81,25 @@ impl Kind for Logs {
     }
 }
 
-/// The Store API over the generations.
-pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>);
+/// Batches of an answer that are made before they are asked for.
+const AHEAD_BATCHES: usize = 2;
+
+/// The Store API over the generations. Lines and samples are read on the query pool.
+pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>, pub(crate) Handle);
 
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        entries(&self.0.heads(ctx), ctx, select).await
+        let merged = entries(&self.0.heads(ctx), ctx, select).await?;
+        Ok(ahead(&self.1, merged, AHEAD_BATCHES))
     }
 
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         let mut streams = Vec::new();
         for head in self.0.heads(ctx) {
             streams.push(head.samples(ctx, select).await?);
         }
-        Ok(merge::merge_samples(streams))
+        Ok(ahead(&self.1, merge::merge_samples(streams), AHEAD_BATCHES))
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {

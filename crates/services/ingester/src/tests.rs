@@ -408,8 +408,9 @@ async fn one_answer_over_several_generations() {
         start_ns: entries.start_ns,
         end_ns: entries.end_ns,
     };
-    let samples: Vec<_> = logs.samples(&ctx, &sample).await.unwrap().try_concat().await.unwrap();
-    assert_eq!(samples.len(), 4, "the copy in the second generation counts once");
+    let runs: Vec<_> = logs.samples(&ctx, &sample).await.unwrap().try_concat().await.unwrap();
+    let samples: usize = runs.iter().map(|run| run.samples.len()).sum();
+    assert_eq!(samples, 4, "the copy in the second generation counts once");
 
     let traces = process.ingester.traces();
     let tags = TagsSelect { scope: "resource".to_owned(), ..TagsSelect::default() };

@@ -10,7 +10,7 @@ use triptych_logql::StreamSource;
 use triptych_logql::engine::{Engine, EngineConfig};
 use triptych_logs::merge::{merge_entries, merge_samples};
 use triptych_model::logs::{
-    DetectedField, EntrySelect, LogEntry, LogSample, LogsQuery, LogsValue, SampleSelect, StreamStats,
+    DetectedField, EntrySelect, LogEntry, LogSamples, LogsQuery, LogsValue, SampleSelect, StreamStats,
     StreamsSelect, Volume,
 };
 use triptych_model::{Labels, Result};
@@ -69,7 +69,7 @@ impl Door {
         &self,
         ctx: &QueryContext,
         select: &SampleSelect,
-    ) -> Result<Stream<Vec<LogSample>>> {
+    ) -> Result<Stream<Vec<LogSamples>>> {
         let streams = self
             .fan
             .open(ctx, &self.sources.all(), |store, ctx| {
@@ -90,7 +90,7 @@ impl StreamSource for Merged<'_> {
         self.0.merged_entries(ctx, select).await
     }
 
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         self.0.merged_samples(ctx, select).await
     }
 }
@@ -101,7 +101,7 @@ impl LogsStore for Door {
         Ok(self.fan.ahead(ctx, self.merged_entries(ctx, select).await?))
     }
 
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         Ok(self.fan.ahead(ctx, self.merged_samples(ctx, select).await?))
     }
 

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use futures::stream::{self, TryStreamExt};
 use triptych_metrics::chunk;
 use triptych_model::logs::{
-    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
-    Volume,
+    DetectedField, Direction, EntrySelect, LogEntry, LogSample, LogSamples, SampleSelect, StreamStats,
+    StreamsSelect, Volume,
 };
 use triptych_model::metrics::{
     CardinalityStats, ChunkEncoding, EncodedChunk, LabelsSelect, MetricMetadata, Sample, SeriesChunks,
@@ -139,11 +139,11 @@ impl LogsStore for Fake {
         }
         self.stream(all.into_iter().map(|e| vec![e]).collect()).await
     }
-    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
-        let all = self
-            .entries()
-            .into_iter()
-            .map(|e| vec![LogSample { labels: e.labels, ts_ns: e.ts_ns, value: 1.0, key: e.key }]);
+    async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
+        let all = self.entries().into_iter().map(|e| {
+            let sample = LogSample { ts_ns: e.ts_ns, key: e.key, value: 1.0, series: 0 };
+            vec![LogSamples { stream: 1, series: vec![e.labels], samples: vec![sample] }]
+        });
         self.stream(all.collect()).await
     }
     async fn label_names(&self, _: &QueryContext, _: &StreamsSelect) -> Result<Vec<String>> {

@@ -66,7 +66,7 @@ impl Config {
     pub fn build(self, deps: Deps) -> StoreGateway {
         StoreGateway {
             metrics: Arc::new(metrics::Door::new(&self, deps.bucket.clone())),
-            logs: Arc::new(logs::Door::new(&self, deps.bucket.clone())),
+            logs: Arc::new(logs::Door::new(&self, deps.bucket.clone(), deps.pools.clone())),
             traces: Arc::new(traces::Door::new(&self, deps.bucket)),
             pools: deps.pools,
             config: self,

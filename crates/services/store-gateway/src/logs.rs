@@ -6,23 +6,31 @@ use futures::future::BoxFuture;
 use triptych_blob::Bucket;
 use triptych_logs::{BucketStore, BucketStoreConfig};
 use triptych_model::logs::{
-    DetectedField, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect, Volume,
+    DetectedField, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect, Volume,
 };
 use triptych_model::{Labels, Result, Signal};
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
-use triptych_runtime::QueryContext;
+use triptych_runtime::runtimes::Handles;
+use triptych_runtime::{QueryContext, ahead};
 
 use crate::{BucketDoor, Config};
 
-pub struct Door(BucketStore);
+/// Batches of an answer that are made before they are asked for.
+const AHEAD_BATCHES: usize = 2;
+
+/// Lines and samples are read on the query pool.
+pub struct Door {
+    store: BucketStore,
+    pools: Handles,
+}
 
 impl Door {
-    pub fn new(config: &Config, bucket: Bucket) -> Self {
+    pub fn new(config: &Config, bucket: Bucket, pools: Handles) -> Self {
         let half = config.cache_bytes_max / 2;
         let config =
             BucketStoreConfig { index_cache_bytes: half, chunk_cache_bytes: half, ..Default::default() };
-        Self(BucketStore::new(bucket, config))
+        Self { store: BucketStore::new(bucket, config), pools }
     }
 }
 
@@ -30,20 +38,20 @@ impl BucketDoor for Door {
     const SIGNAL: Signal = Signal::Logs;
 
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.0.sync().await.map(drop) })
+        Box::pin(async { self.store.sync().await.map(drop) })
     }
 }
 
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        self.0.entries(ctx, select).await
+        Ok(ahead(&self.pools.query, self.store.entries(ctx, select).await?, AHEAD_BATCHES))
     }
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
-        self.0.samples(ctx, select).await
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
+        Ok(ahead(&self.pools.query, self.store.samples(ctx, select).await?, AHEAD_BATCHES))
     }
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
-        self.0.label_names(ctx, select).await
+        self.store.label_names(ctx, select).await
     }
     async fn label_values(
         &self,
@@ -51,13 +59,13 @@ impl LogsStore for Door {
         name: &str,
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
-        self.0.label_values(ctx, name, select).await
+        self.store.label_values(ctx, name, select).await
     }
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
-        self.0.series(ctx, select).await
+        self.store.series(ctx, select).await
     }
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
-        self.0.stats(ctx, select).await
+        self.store.stats(ctx, select).await
     }
     async fn volume(
         &self,
@@ -65,10 +73,10 @@ impl LogsStore for Door {
         select: &StreamsSelect,
         labels: &[String],
     ) -> Result<Vec<Volume>> {
-        self.0.volume(ctx, select, labels).await
+        self.store.volume(ctx, select, labels).await
     }
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
-        self.0.detected_fields(ctx, select).await
+        self.store.detected_fields(ctx, select).await
     }
     /// What is in the bucket does not grow at its end: nothing to follow.
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {

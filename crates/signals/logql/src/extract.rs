@@ -179,20 +179,10 @@ impl SampleLeaf {
         !self.extractor.pipeline.is_noop() || matches!(self.extractor.value, ValueOf::LineBytes)
     }
 
-    /// Whether structured metadata is read. Where not, an empty set does.
-    pub fn needs_metadata(&self) -> bool {
-        let fixed = match &self.extractor.group {
-            Group::By(labels) => labels.is_empty(),
-            _ => false,
-        };
-        !(fixed
-            && self.extractor.pipeline.is_line_filters_only()
-            && !matches!(self.extractor.value, ValueOf::Label { .. }))
-    }
-
     pub fn for_stream(&self, labels: &Labels) -> StreamExtractor {
         StreamExtractor {
             extractor: self.extractor.clone(),
+            base: labels.clone(),
             pipeline: self.extractor.pipeline.for_stream(labels),
             sets: HashSet::new(),
             encoded: Vec::new(),
@@ -209,6 +199,8 @@ const CACHED_SETS_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct StreamExtractor {
     extractor: Arc<Extractor>,
+    /// The stream's labels.
+    base: Labels,
     pipeline: StreamPipeline,
     sets: HashSet<Labels>,
     encoded: Vec<u8>,
@@ -233,6 +225,17 @@ impl Equivalent<Labels> for Encoded<'_> {
 }
 
 impl StreamExtractor {
+    /// Whether structured metadata is read. Where not, an empty set does.
+    pub fn needs_metadata(&self) -> bool {
+        let Extractor { pipeline, value, filters, group } = &*self.extractor;
+        // Metadata never hides a label of the stream.
+        let is_fixed = matches!(group, Group::By(names) if names.iter().all(|n| self.base.get(n).is_some()));
+        !(is_fixed
+            && pipeline.is_line_filters_only()
+            && filters.is_empty()
+            && !matches!(value, ValueOf::Label { .. }))
+    }
+
     /// The value of a line and the series it belongs to. A line whose pipeline failed belongs to a series with all labels and
     /// `__error__`, whatever the grouping: the evaluator must see it.
     pub fn process<'m>(

@@ -25,7 +25,7 @@
 //! - A line that a stage cannot work on is not lost: it gets [`ERROR_LABEL`] and goes on. A metric query fails on such a
 //!   series, unless it filters or keeps the error on purpose.
 //! - Of what parsers find under one name the first value counts; a name that the stream has becomes `<name>_extracted`.
-//! - Samples are wanted without copies and with ascending time; copies are removed by the source (see [`StreamSource`]).
+//! - Samples are wanted without copies, stream by stream; copies are removed by the source (see [`StreamSource`]).
 //! - Metric queries extract only what is read; a parser stops when it has that. So damage behind the last wanted field goes
 //!   unseen, as in Loki; a query that mentions `__error__` reads every line to its end.
 //!

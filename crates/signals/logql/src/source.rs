@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use triptych_model::Result;
-use triptych_model::logs::{EntrySelect, LogEntry, LogSample, SampleSelect};
+use triptych_model::logs::{EntrySelect, LogEntry, LogSamples, SampleSelect};
 use triptych_runtime::QueryContext;
 
 /// Implemented by heads, the bucket's chunks, and the querier's merge over Store API clients. The pipeline runs inside the
@@ -23,7 +23,7 @@ pub trait StreamSource: Send + Sync {
         &self,
         ctx: &QueryContext,
         select: &SampleSelect,
-    ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>>;
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>>;
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -34,7 +34,7 @@ mod memory {
     use bytes::Bytes;
     use futures::StreamExt;
     use triptych_model::Labels;
-    use triptych_model::logs::Direction;
+    use triptych_model::logs::{Direction, LogSample};
     use xxhash_rust::xxh3::Xxh3;
 
     use super::*;
@@ -128,17 +128,22 @@ mod memory {
             &self,
             ctx: &QueryContext,
             select: &SampleSelect,
-        ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>> {
+        ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
             let leaf = SampleLeaf::compile(&select.expr)?;
+            let mut found = self.range(select.start_ns, select.end_ns);
+            // Stable: the entries of a stream stay in the order of time.
+            found.sort_by_key(|e| (e.stream.hash64(), e.stream.clone()));
             let mut out = Vec::new();
-            for entry in self.range(select.start_ns, select.end_ns) {
+            for entry in found {
                 if !leaf.matchers().iter().all(|m| m.matches_labels(&entry.stream)) {
                     continue;
                 }
                 ctx.add_rows(1)?;
                 let mut extractor = leaf.for_stream(&entry.stream);
                 if let Some((value, labels)) = extractor.process(entry.ts_ns, &entry.line, &entry.metadata) {
-                    out.push(LogSample { labels, ts_ns: entry.ts_ns, value, key: entry.key });
+                    let sample = LogSample { ts_ns: entry.ts_ns, key: entry.key, value, series: 0 };
+                    let (stream, series) = (entry.stream.hash64(), vec![labels]);
+                    out.push(LogSamples { stream, series, samples: vec![sample] });
                 }
             }
             Ok(batches(out))

@@ -189,7 +189,7 @@ fn scan(c: &mut Criterion<CpuTime>) {
                     let mut stream = head.samples(&ctx, &select).await.unwrap();
                     let mut rows = 0;
                     while let Some(batch) = stream.next().await {
-                        rows += batch.unwrap().len();
+                        rows += batch.unwrap().iter().map(|run| run.samples.len()).sum::<usize>();
                     }
                     black_box(rows)
                 })

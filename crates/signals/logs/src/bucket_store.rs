@@ -7,7 +7,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
 use triptych_model::logs::{
-    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
+    DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
 };
 use triptych_model::{Error, Labels, Matcher, Result, TenantId};
@@ -28,10 +28,12 @@ use triptych_runtime::QueryContext;
 
 use crate::chunk::{Chunk, ChunkRef, envelope};
 use crate::figures::{Stats, Volumes, check_matchers, check_range, range_ns, share, truncate};
-use crate::index::{self, IndexFile};
+use crate::index::{self, ChunkMeta, IndexFile};
 use crate::layout::{self, IndexPlace};
 use crate::leaf::{EntryLeaf, ExtractLeaf};
-use crate::scan::{Feed, Fetched, Leaf, Scan};
+use crate::scan::entries::EntryScan;
+use crate::scan::samples::{Place, SampleScan};
+use crate::scan::{Feed, Fetched, StreamInfo};
 use select::ns_of_ms;
 
 /// How much the store keeps and fetches ahead.
@@ -235,33 +237,51 @@ impl BucketStore {
         let range = check_range(select.start_ns, select.end_ns)?;
         let leaf = Arc::new(EntryLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
-        self.scan(ctx, leaf, matchers, range, select.direction, select.limit).await
+        // A limit is mostly reached early.
+        let ahead = if select.limit == 0 { usize::MAX } else { READ_AHEAD_LIMITED };
+        let feed = match select.direction {
+            Direction::Forward => {
+                self.feed(ctx, &matchers, range, ahead, |_, chunk| ns_of_ms(chunk.from_ms), i64::cmp).await?
+            }
+            Direction::Backward => {
+                let through = |_: &StreamInfo, chunk: &ChunkMeta| ns_of_ms(chunk.through_ms);
+                self.feed(ctx, &matchers, range, ahead, through, |a, b| b.cmp(a)).await?
+            }
+        };
+        let mut scan = EntryScan::new(ctx, leaf, range, select.direction, select.limit);
+        scan.set_feed(feed);
+        Ok(scan.into_stream())
     }
 
-    /// What a range aggregation counts, with ascending time over all streams.
+    /// What a range aggregation counts, in the order of [`SampleSelect`].
     pub async fn samples(
         &self,
         ctx: &QueryContext,
         select: &SampleSelect,
-    ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>> {
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
         let range = check_range(select.start_ns, select.end_ns)?;
         let leaf = Arc::new(ExtractLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
-        self.scan(ctx, leaf, matchers, range, Direction::Forward, 0).await
+        let place = |stream: &StreamInfo, chunk: &ChunkMeta| (stream.fingerprint, ns_of_ms(chunk.from_ms));
+        let feed = self.feed(ctx, &matchers, range, usize::MAX, place, Place::cmp).await?;
+        let mut scan = SampleScan::new(ctx, leaf, range);
+        scan.set_feed(feed);
+        Ok(scan.into_stream())
     }
 
-    async fn scan<L: Leaf>(
+    /// The chunks of a selector and a range in the order of their bounds, fetched ahead.
+    async fn feed<B: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        leaf: Arc<L>,
-        matchers: Vec<Matcher>,
+        matchers: &[Matcher],
         (start_ns, end_ns): (i64, i64),
-        direction: Direction,
-        limit: usize,
-    ) -> Result<BoxStream<'static, Result<Vec<L::Item>>>> {
-        check_matchers(&matchers)?;
-        let found = self.select(ctx, std::slice::from_ref(&matchers), start_ns, end_ns).await?;
-        let mut chunks: Vec<(i64, usize, ChunkRef)> = Vec::new();
+        ahead_max: usize,
+        bound: impl Fn(&StreamInfo, &ChunkMeta) -> B,
+        order: impl Fn(&B, &B) -> std::cmp::Ordering,
+    ) -> Result<Feed<B>> {
+        check_matchers(matchers)?;
+        let found = self.select(ctx, std::slice::from_ref(&matchers.to_vec()), start_ns, end_ns).await?;
+        let mut chunks: Vec<(B, usize, ChunkRef)> = Vec::new();
         for (i, stream) in found.streams.iter().enumerate() {
             for chunk in &stream.chunks {
                 let reference = ChunkRef {
@@ -270,24 +290,19 @@ impl BucketStore {
                     through_ms: chunk.through_ms,
                     checksum: chunk.checksum,
                 };
-                let bound_ns = match direction {
-                    Direction::Forward => ns_of_ms(chunk.from_ms),
-                    Direction::Backward => ns_of_ms(chunk.through_ms),
-                };
-                chunks.push((bound_ns, i, reference));
+                chunks.push((bound(&stream.info, chunk), i, reference));
             }
         }
-        let _memory = ctx.reserve(chunks.len() * size_of::<(i64, usize, ChunkRef)>())?;
-        match direction {
-            Direction::Forward => chunks.sort_unstable(),
-            Direction::Backward => chunks.sort_unstable_by_key(|c| std::cmp::Reverse(*c)),
-        }
+        let memory = ctx.reserve(chunks.len() * size_of::<(B, B, usize, ChunkRef)>())?;
+        chunks.sort_by(|a, b| order(&a.0, &b.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
         ctx.add_chunks(chunks.len() as u64);
-        let bounds_ns = chunks.iter().map(|c| c.0).collect();
-        let (store, ctx_feed) = (self.clone(), ctx.clone());
-        let fetches = futures::stream::iter(chunks).map(move |(_, i, reference)| {
+        let (bounds, chunks): (VecDeque<B>, Vec<(usize, ChunkRef)>) =
+            chunks.into_iter().map(|(bound, i, reference)| (bound, (i, reference))).unzip();
+        let (store, ctx) = (self.clone(), ctx.clone());
+        let fetches = futures::stream::iter(chunks).map(move |(i, reference)| {
+            let _ = &memory;
             let stream = found.streams[i].info.clone();
-            let (store, ctx) = (store.clone(), ctx_feed.clone());
+            let (store, ctx) = (store.clone(), ctx.clone());
             // A task of its own, so that it goes on while blocks are being filtered; it ends with the query.
             AbortOnDropHandle::new(tokio::spawn(async move {
                 match store.chunk(ctx.tenant(), &reference).await {
@@ -299,16 +314,11 @@ impl BucketStore {
                 }
             }))
         });
-        // A limit is mostly reached early.
-        let ahead =
-            self.0.config.read_ahead_chunks.min(if limit == 0 { usize::MAX } else { READ_AHEAD_LIMITED });
         let chunks = fetches
-            .buffered(ahead.max(1))
+            .buffered(self.0.config.read_ahead_chunks.min(ahead_max).max(1))
             .map(|fetched| fetched.map_err(|e| Error::internal(format!("fetching a chunk: {e}"))))
             .boxed();
-        let mut scan = Scan::new(ctx, leaf, (start_ns, end_ns), direction, limit);
-        scan.set_feed(Feed { bounds_ns, chunks });
-        Ok(scan.into_stream())
+        Ok(Feed { bounds, chunks })
     }
 
     /// Sorted names of the labels of the streams that pass.

@@ -1,14 +1,18 @@
 //! The seam to LogQL: what it compiled runs over one decompressed block at a time.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
-use triptych_logql::{LineFilter, LogLeaf, Pipeline, Processed, SampleLeaf, StreamExtractor, StreamPipeline};
+use triptych_logql::{LineFilter, LogLeaf, Pipeline, Processed, SampleLeaf, StreamPipeline};
 use triptych_model::labels::take_uvarint;
-use triptych_model::logs::{Direction, LogEntry, LogSample};
+use triptych_model::logs::{Direction, LogEntry, LogSample, LogSamples};
 use triptych_model::{Error, Labels, Matcher, Result};
 
 use crate::chunk::{EntryReader, RawEntry, SymbolTable};
-use crate::scan::{Item, Leaf, PlainBlock, StreamInfo, Window};
+use crate::scan::entries::Window;
+use crate::scan::{PlainBlock, StreamInfo};
 
 /// A log query at a leaf.
 pub(crate) struct EntryLeaf {
@@ -37,44 +41,65 @@ fn metadata_hash(encoded: &[u8]) -> u64 {
 
 type Pairs<'a> = SmallVec<[(&'a str, &'a str); 12]>;
 
-/// The metadata of the entry at hand; looked up anew only when the references change.
-struct Metadata<'a> {
-    symbols: &'a SymbolTable,
+/// Sets of references that are remembered while a block is walked: levels and the like take turns.
+const METADATA_SETS: usize = 8;
+
+/// What a set of references means.
+#[derive(Default)]
+struct MetadataSet<'a> {
     refs: &'a [u8],
     pairs: Pairs<'a>,
+    /// See [`metadata_hash`].
     hash: u64,
+}
+
+/// The metadata of the entry at hand; looked up anew only where the references were not among the last few.
+struct Metadata<'a> {
+    symbols: &'a SymbolTable,
+    sets: SmallVec<[MetadataSet<'a>; METADATA_SETS]>,
+    /// Which of `sets` is overwritten next.
+    oldest: usize,
     encoded: Vec<u8>,
 }
 
 impl<'a> Metadata<'a> {
     fn new(symbols: &'a SymbolTable) -> Self {
-        Self { symbols, refs: &[], pairs: Pairs::new(), hash: 0, encoded: Vec::new() }
+        // The first set is that of entries without metadata.
+        let sets = SmallVec::from_iter([MetadataSet::default()]);
+        Self { symbols, sets, oldest: 0, encoded: Vec::new() }
     }
 
-    fn set(&mut self, refs: &'a [u8]) -> Result<()> {
-        if refs == self.refs {
-            return Ok(());
+    fn set(&mut self, refs: &'a [u8]) -> Result<&MetadataSet<'a>> {
+        if let Some(at) = self.sets.iter().position(|set| set.refs == refs) {
+            return Ok(&self.sets[at]);
         }
-        self.refs = &[];
-        self.pairs.clear();
-        self.encoded.clear();
+        let mut pairs = Pairs::new();
         let mut rest = refs;
         while !rest.is_empty() {
             let mut next = || take_uvarint(&mut rest).and_then(|n| self.symbols.get(n));
             match (next(), next()) {
                 (Some(_), Some("")) => {}
-                (Some(name), Some(value)) => self.pairs.push((name, value)),
+                (Some(name), Some(value)) => pairs.push((name, value)),
                 _ => return Err(Error::damaged("chunk: a symbol that is not in the table")),
             }
         }
-        if !self.pairs.windows(2).all(|w| w[0].0 < w[1].0) {
-            self.pairs.sort();
-            self.pairs.dedup_by_key(|p| p.0);
+        if !pairs.windows(2).all(|w| w[0].0 < w[1].0) {
+            pairs.sort();
+            pairs.dedup_by_key(|p| p.0);
         }
-        triptych_model::labels::encode_pairs(self.pairs.iter().copied(), &mut self.encoded);
-        self.hash = metadata_hash(&self.encoded);
-        self.refs = refs;
-        Ok(())
+        self.encoded.clear();
+        triptych_model::labels::encode_pairs(pairs.iter().copied(), &mut self.encoded);
+        let set = MetadataSet { refs, pairs, hash: metadata_hash(&self.encoded) };
+        let at = if self.sets.len() < METADATA_SETS {
+            self.sets.push(set);
+            self.sets.len() - 1
+        } else {
+            let at = self.oldest;
+            self.sets[at] = set;
+            self.oldest = (at + 1) % METADATA_SETS;
+            at
+        };
+        Ok(&self.sets[at])
     }
 }
 
@@ -84,7 +109,7 @@ fn walk<'a, T>(
     window: Window,
     prefilter: Option<&LineFilter>,
     out: &mut Vec<T>,
-    mut each: impl FnMut(&RawEntry<'a>, &Metadata<'a>) -> Option<T>,
+    mut each: impl FnMut(&RawEntry<'a>, &MetadataSet<'a>) -> Option<T>,
 ) -> Result<u64> {
     if prefilter.is_some_and(|p| !p.may_match(&block.plain)) {
         return Ok(0);
@@ -101,8 +126,7 @@ fn walk<'a, T>(
                     continue;
                 }
                 rows += 1;
-                metadata.set(entry.refs)?;
-                out.extend(each(&entry, &metadata));
+                out.extend(each(&entry, metadata.set(entry.refs)?));
                 if out.len() >= window.items_max {
                     break;
                 }
@@ -118,8 +142,7 @@ fn walk<'a, T>(
             }
             for entry in found.iter().rev() {
                 rows += 1;
-                metadata.set(entry.refs)?;
-                out.extend(each(entry, &metadata));
+                out.extend(each(entry, metadata.set(entry.refs)?));
                 if out.len() >= window.items_max {
                     break;
                 }
@@ -127,17 +150,6 @@ fn walk<'a, T>(
         }
     }
     Ok(rows)
-}
-
-/// Writers order entries; a chunk of unknown origin may not be trusted with that.
-fn ensure_order<T: Item>(items: &mut [T], direction: Direction) {
-    match direction {
-        Direction::Forward if !items.is_sorted_by_key(Item::ts_ns) => items.sort_by_key(Item::ts_ns),
-        Direction::Backward if !items.is_sorted_by_key(|t| std::cmp::Reverse(t.ts_ns())) => {
-            items.sort_by_key(|t| std::cmp::Reverse(t.ts_ns()));
-        }
-        _ => {}
-    }
 }
 
 impl EntryLeaf {
@@ -150,20 +162,16 @@ impl EntryLeaf {
         self.leaf.matchers()
     }
 
-    pub fn tail_pipeline(&self, stream: &StreamInfo) -> TailPipeline {
-        TailPipeline(self.pipeline.for_stream(&stream.labels))
-    }
-}
-
-impl Leaf for EntryLeaf {
-    type Item = LogEntry;
-    type Pipeline = StreamPipeline;
-
-    fn for_stream(&self, stream: &StreamInfo) -> StreamPipeline {
+    pub fn for_stream(&self, stream: &StreamInfo) -> StreamPipeline {
         self.pipeline.for_stream(&stream.labels)
     }
 
-    fn scan(
+    pub fn tail_pipeline(&self, stream: &StreamInfo) -> TailPipeline {
+        TailPipeline(self.for_stream(stream))
+    }
+
+    /// Runs over the entries of the window, pushes what passes in the asked direction, says how many entries it looked at.
+    pub fn scan(
         &self,
         pipeline: &mut StreamPipeline,
         stream: &StreamInfo,
@@ -192,7 +200,14 @@ impl Leaf for EntryLeaf {
         for (entry, (from, to)) in out.iter_mut().zip(places) {
             entry.line = text.slice(from..to);
         }
-        ensure_order(out, window.direction);
+        // Writers order entries; a chunk of unknown origin may not be trusted with that.
+        match window.direction {
+            Direction::Forward if !out.is_sorted_by_key(|e| e.ts_ns) => out.sort_by_key(|e| e.ts_ns),
+            Direction::Backward if !out.is_sorted_by_key(|e| Reverse(e.ts_ns)) => {
+                out.sort_by_key(|e| Reverse(e.ts_ns));
+            }
+            _ => {}
+        }
         Ok(rows)
     }
 }
@@ -206,35 +221,44 @@ impl ExtractLeaf {
     pub fn matchers(&self) -> &[Matcher] {
         self.leaf.matchers()
     }
-}
 
-impl Leaf for ExtractLeaf {
-    type Item = LogSample;
-    type Pipeline = StreamExtractor;
-
-    fn for_stream(&self, stream: &StreamInfo) -> StreamExtractor {
-        self.leaf.for_stream(&stream.labels)
-    }
-
-    fn scan(
+    /// The samples of the entries of `start_ns..end_ns`, by time, and how many entries there were.
+    pub fn extract(
         &self,
-        pipeline: &mut StreamExtractor,
         stream: &StreamInfo,
         block: &PlainBlock,
-        window: Window,
-        out: &mut Vec<LogSample>,
-    ) -> Result<u64> {
-        let rows = walk(block, window, self.prefilter.as_ref(), out, |entry, metadata| {
-            let pairs = metadata.pairs.iter().copied();
-            let (value, labels) = match std::str::from_utf8(entry.line) {
-                Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
-                Err(_) => pipeline.process(entry.ts_ns, &String::from_utf8_lossy(entry.line), pairs)?,
+        start_ns: i64,
+        end_ns: i64,
+    ) -> Result<(u64, LogSamples)> {
+        let mut extractor = self.leaf.for_stream(&stream.labels);
+        let (needs_line, needs_metadata) = (self.leaf.needs_line(), extractor.needs_metadata());
+        let mut out = LogSamples { stream: stream.fingerprint, series: Vec::new(), samples: Vec::new() };
+        let LogSamples { series, samples, .. } = &mut out;
+        let mut positions: HashMap<Labels, u32> = HashMap::new();
+        let mut last = 0;
+        let window = Window { start_ns, end_ns, direction: Direction::Forward, items_max: usize::MAX };
+        let rows = walk(block, window, self.prefilter.as_ref(), samples, |entry, metadata| {
+            let pairs = if needs_metadata { &metadata.pairs[..] } else { &[] };
+            let pairs = pairs.iter().copied();
+            let (value, labels) = match std::str::from_utf8(if needs_line { entry.line } else { &[] }) {
+                Ok(line) => extractor.process(entry.ts_ns, line, pairs)?,
+                Err(_) => extractor.process(entry.ts_ns, &String::from_utf8_lossy(entry.line), pairs)?,
             };
+            // Mostly it is the same series as for the line before.
+            if series.get(last as usize) != Some(&labels) {
+                last = *positions.entry(labels).or_insert_with_key(|labels| {
+                    series.push(labels.clone());
+                    series.len() as u32 - 1
+                });
+            }
             let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
-            Some(LogSample { labels, ts_ns: entry.ts_ns, value, key })
+            Some(LogSample { ts_ns: entry.ts_ns, key, value, series: last })
         })?;
-        ensure_order(out, window.direction);
-        Ok(rows)
+        // As in `EntryLeaf::scan`.
+        if !samples.is_sorted_by_key(|s| s.ts_ns) {
+            samples.sort_by_key(|s| s.ts_ns);
+        }
+        Ok((rows, out))
     }
 }
 

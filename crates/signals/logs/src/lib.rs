@@ -11,7 +11,7 @@
 //! | [`layout`] | where objects lie |
 //! | [`head`] | what one tenant wrote in one generation; `flush` |
 //! | [`bucket_store`] | all tenants' chunks in the bucket |
-//! | [`merge`] | several sources into one, without copies |
+//! | [`merge`], `runs` | several sources into one, without copies |
 //! | [`compact`] | merging index files, retention, orphans |
 //! | `scan`, `leaf` | how blocks become an answer in the order of time; the seam to LogQL |
 //! | `postings`, `figures`, `fields` | label index of a head; stats and volumes; detected fields |
@@ -23,9 +23,9 @@
 //! object's name is its content, so writing twice is harmless. The natural key of an entry is stream, time, line and metadata:
 //! copies by it (replicas, head and bucket, a client that sent again) are shown once.
 //!
-//! **Memory**: a head holds compressed blocks and one open block (256 KiB) per stream; [`Head::bytes`] says how much. A read holds
-//! one decompressed block at a time, what passed of the blocks whose time has come (reserved in the query's budget), and a
-//! bounded read-ahead of chunks. The bucket store's two caches have a size in bytes.
+//! **Memory**: a head holds compressed blocks and one open block (256 KiB) per stream; [`Head::bytes`] says how much. A read of
+//! lines holds one decompressed block at a time, one of samples eight, opened in parallel; beside that what passed of the blocks
+//! whose turn has come (reserved in the query's budget), and a bounded read-ahead of chunks. The bucket store's two caches have a size in bytes.
 
 pub mod bucket_store;
 pub mod chunk;
@@ -38,6 +38,7 @@ pub mod layout;
 pub(crate) mod leaf;
 pub mod merge;
 pub(crate) mod postings;
+pub(crate) mod runs;
 pub(crate) mod scan;
 #[cfg(test)]
 mod suite;

@@ -1,9 +1,10 @@
-//! Several sources into one answer: by time, without copies.
+//! Several sources into one answer, without copies: lines by time, samples by stream and time.
 //!
 //! Each source is ordered by itself. Of each only the batch at hand is held. The first error ends the answer; who wants a partial
 //! one instead takes the failing source out before.
 
 mod lists;
+mod samples;
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,11 +13,13 @@ use std::collections::binary_heap::PeekMut;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use triptych_model::Result;
-use triptych_model::logs::{Direction, LogEntry, LogSample};
+use triptych_model::logs::{Direction, LogEntry};
 
 pub use lists::{merge_fields, merge_series, merge_stats, merge_strings, merge_volumes};
+pub use samples::merge_samples;
 
-use crate::scan::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Copies, Item};
+use crate::scan::Copies;
+use crate::scan::entries::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, entry_bytes};
 
 /// Merges entries that come in `direction`; stops after `limit`, 0 for none.
 pub fn merge_entries(
@@ -27,51 +30,44 @@ pub fn merge_entries(
     Merge::new(streams, direction, limit).into_stream()
 }
 
-/// Merges samples that come with ascending time.
-pub fn merge_samples(
-    streams: Vec<BoxStream<'static, Result<Vec<LogSample>>>>,
-) -> BoxStream<'static, Result<Vec<LogSample>>> {
-    Merge::new(streams, Direction::Forward, 0).into_stream()
-}
+type Source = BoxStream<'static, Result<Vec<LogEntry>>>;
 
-type Source<T> = BoxStream<'static, Result<Vec<T>>>;
-
-struct Node<T> {
+struct Node {
     rank: i64,
     source: usize,
-    next: T,
-    rest: std::vec::IntoIter<T>,
+    next: LogEntry,
+    rest: std::vec::IntoIter<LogEntry>,
 }
 
 // The heap keeps its largest on top: reversed.
-impl<T> Ord for Node<T> {
+impl Ord for Node {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.rank, other.source).cmp(&(self.rank, self.source))
     }
 }
-impl<T> PartialOrd for Node<T> {
+impl PartialOrd for Node {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<T> PartialEq for Node<T> {
+impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
-impl<T> Eq for Node<T> {}
+impl Eq for Node {}
 
-struct Merge<T> {
-    sources: Vec<Source<T>>,
+struct Merge {
+    sources: Vec<Source>,
     started: bool,
     direction: Direction,
     remaining: usize,
-    heap: BinaryHeap<Node<T>>,
+    heap: BinaryHeap<Node>,
     copies: Copies,
 }
 
 /// The first batch that is not empty.
-async fn next_batch<T>(source: &mut Source<T>) -> Result<Option<std::vec::IntoIter<T>>> {
+async fn next_batch(source: &mut Source) -> Result<Option<std::vec::IntoIter<LogEntry>>> {
     while let Some(batch) = source.next().await {
         let batch = batch?;
         if !batch.is_empty() {
@@ -81,8 +77,8 @@ async fn next_batch<T>(source: &mut Source<T>) -> Result<Option<std::vec::IntoIt
     Ok(None)
 }
 
-impl<T: Item> Merge<T> {
-    fn new(sources: Vec<Source<T>>, direction: Direction, limit: usize) -> Self {
+impl Merge {
+    fn new(sources: Vec<Source>, direction: Direction, limit: usize) -> Self {
         let remaining = if limit == 0 { usize::MAX } else { limit };
         Self {
             sources,
@@ -94,7 +90,7 @@ impl<T: Item> Merge<T> {
         }
     }
 
-    fn into_stream(self) -> BoxStream<'static, Result<Vec<T>>> {
+    fn into_stream(self) -> BoxStream<'static, Result<Vec<LogEntry>>> {
         futures::stream::try_unfold(self, |mut merge| async move {
             let batch = merge.batch().await?;
             Ok((!batch.is_empty()).then_some((batch, merge)))
@@ -102,14 +98,14 @@ impl<T: Item> Merge<T> {
         .boxed()
     }
 
-    fn rank(&self, item: &T) -> i64 {
+    fn rank(&self, item: &LogEntry) -> i64 {
         match self.direction {
-            Direction::Forward => item.ts_ns(),
-            Direction::Backward => !item.ts_ns(),
+            Direction::Forward => item.ts_ns,
+            Direction::Backward => !item.ts_ns,
         }
     }
 
-    fn push(&mut self, source: usize, batch: Option<std::vec::IntoIter<T>>) {
+    fn push(&mut self, source: usize, batch: Option<std::vec::IntoIter<LogEntry>>) {
         if let Some(mut rest) = batch
             && let Some(next) = rest.next()
         {
@@ -117,7 +113,7 @@ impl<T: Item> Merge<T> {
         }
     }
 
-    async fn batch(&mut self) -> Result<Vec<T>> {
+    async fn batch(&mut self) -> Result<Vec<LogEntry>> {
         if !self.started {
             self.started = true;
             // All sources begin to work at once.
@@ -132,8 +128,8 @@ impl<T: Item> Merge<T> {
             let item = match top.rest.next() {
                 Some(following) => {
                     top.rank = match self.direction {
-                        Direction::Forward => following.ts_ns(),
-                        Direction::Backward => !following.ts_ns(),
+                        Direction::Forward => following.ts_ns,
+                        Direction::Backward => !following.ts_ns,
                     };
                     std::mem::replace(&mut top.next, following)
                 }
@@ -147,8 +143,8 @@ impl<T: Item> Merge<T> {
                     node.next
                 }
             };
-            if self.copies.is_new(item.ts_ns(), item.key()) {
-                bytes += item.bytes();
+            if self.copies.is_new(item.ts_ns, item.key) {
+                bytes += entry_bytes(&item);
                 out.push(item);
             }
         }
@@ -166,20 +162,20 @@ mod tests {
     use super::*;
     use triptych_model::{Error, Labels};
 
-    fn sample(ts_ns: i64, key: u64) -> LogSample {
-        LogSample { labels: Labels::empty(), ts_ns, value: key as f64, key }
+    fn entry(ts_ns: i64, key: u64) -> LogEntry {
+        let (labels, metadata, parsed) = (Labels::empty(), Labels::empty(), Labels::empty());
+        LogEntry { labels, metadata, parsed, ts_ns, line: Default::default(), key }
     }
 
-    fn source(batches: Vec<Vec<LogSample>>) -> Source<LogSample> {
+    fn source(batches: Vec<Vec<LogEntry>>) -> Source {
         futures::stream::iter(batches.into_iter().map(Ok)).boxed()
     }
 
     #[tokio::test]
     async fn ordered_and_without_copies() {
-        let a = source(vec![vec![sample(1, 1), sample(2, 1)], vec![], vec![sample(2, 2), sample(9, 1)]]);
-        let b =
-            source(vec![vec![sample(2, 1), sample(2, 3)], vec![sample(9, 1), sample(9, 1), sample(10, 1)]]);
-        let merged: Vec<_> = merge_samples(vec![a, source(vec![]), b]).collect().await;
+        let a = source(vec![vec![entry(1, 1), entry(2, 1)], vec![], vec![entry(2, 2), entry(9, 1)]]);
+        let b = source(vec![vec![entry(2, 1), entry(2, 3)], vec![entry(9, 1), entry(9, 1), entry(10, 1)]]);
+        let merged: Vec<_> = merge_entries(vec![a, source(vec![]), b], Direction::Forward, 0).collect().await;
         let got: Vec<(i64, u64)> =
             merged.into_iter().flat_map(|b| b.unwrap()).map(|s| (s.ts_ns, s.key)).collect();
         let mut sorted = got.clone();
@@ -191,12 +187,12 @@ mod tests {
     #[tokio::test]
     async fn backward_with_limit_and_errors() {
         let backward = |streams, limit| Merge::new(streams, Direction::Backward, limit).into_stream();
-        let a = || source(vec![vec![sample(9, 1), sample(5, 1)]]);
-        let b = || source(vec![vec![sample(9, 2), sample(9, 1)], vec![sample(7, 1)]]);
+        let a = || source(vec![vec![entry(9, 1), entry(5, 1)]]);
+        let b = || source(vec![vec![entry(9, 2), entry(9, 1)], vec![entry(7, 1)]]);
         let batches: Vec<_> = backward(vec![a(), b()], 3).collect().await;
         let got: Vec<i64> = batches.into_iter().flat_map(|b| b.unwrap()).map(|s| s.ts_ns).collect();
         assert_eq!(got, [9, 9, 7]);
-        let broken = futures::stream::iter([Ok(vec![sample(8, 1)]), Err(Error::unavailable("gone"))]).boxed();
+        let broken = futures::stream::iter([Ok(vec![entry(8, 1)]), Err(Error::unavailable("gone"))]).boxed();
         let batches: Vec<_> = backward(vec![a(), broken], 0).collect().await;
         assert!(batches.last().unwrap().is_err());
     }

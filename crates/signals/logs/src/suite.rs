@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use triptych_blob::Bucket;
 use triptych_blob::object_store::memory::InMemory;
 use triptych_model::batch::{LogRecordEntry, LogsBuilder};
-use triptych_model::logs::{Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamsSelect};
+use triptych_model::logs::{Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamsSelect};
 use triptych_model::{Labels, MatchOp, Matcher, Result, TenantId};
 use triptych_runtime::QueryContext;
 
@@ -71,7 +71,11 @@ pub fn small_blocks() -> HeadConfig {
 }
 
 pub fn head_of(lines: &[Line]) -> Head {
-    let head = Head::new(small_blocks());
+    head_with(lines, small_blocks())
+}
+
+fn head_with(lines: &[Line], config: HeadConfig) -> Head {
+    let head = Head::new(config);
     for part in lines.chunks(100) {
         let report = head.append(batch(part).plain()).unwrap();
         assert_eq!((report.accepted, report.refused_items()), (part.len() as u64, 0), "{report:?}");
@@ -133,7 +137,7 @@ impl Source {
         &self,
         ctx: &QueryContext,
         select: &SampleSelect,
-    ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>> {
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
         match self {
             Source::Head(head) => head.samples(ctx, select).await,
             Source::Bucket(store) => store.samples(ctx, select).await,
@@ -157,7 +161,15 @@ async fn sources(lines: &[Line]) -> Vec<(&'static str, Source)> {
     let half = flushed(&[&first], &memory()).await;
     // The whole twice, as after a crash between upload and truncation.
     let both = Source::Both(vec![Source::Head(head_of(lines)), Source::Bucket(store.clone())]);
+    // Three ingesters of which each missed another third of the lines, with blocks cut at other places.
+    let replica = |n: usize| {
+        let seen: Vec<Line> =
+            lines.iter().enumerate().filter(|(i, _)| i / 10 % 3 != n).map(|(_, l)| l.clone()).collect();
+        Source::Head(head_with(&seen, HeadConfig { block_bytes: 1024 << n, ..small_blocks() }))
+    };
+    let replicas = Source::Both((0..3).map(replica).collect());
     vec![
+        ("replicas", replicas),
         ("head", Source::Head(head)),
         ("bucket", Source::Bucket(store)),
         ("halves", Source::Both(vec![Source::Head(second), Source::Bucket(half)])),
@@ -280,10 +292,14 @@ async fn samples_are_the_same_everywhere() {
         for (name, source) in &sources {
             let ctx = QueryContext::unlimited(tenant());
             let got = collect(source.samples(&ctx, &select).await.unwrap()).await;
-            assert!(got.is_sorted_by_key(|s| s.ts_ns));
-            assert_eq!(got.iter().map(|s| s.value).sum::<f64>(), want, "{name} {expr}");
+            let got: Vec<_> = got
+                .iter()
+                .flat_map(|run| run.samples.iter().map(|s| (run.stream, *s, &run.series[s.series as usize])))
+                .collect();
+            assert!(got.is_sorted_by_key(|(stream, s, _)| (*stream, s.ts_ns)));
+            assert_eq!(got.iter().map(|(_, s, _)| s.value).sum::<f64>(), want, "{name} {expr}");
             let mut got: Vec<_> =
-                got.into_iter().map(|s| (s.ts_ns, s.key, s.labels.to_string(), s.value)).collect();
+                got.into_iter().map(|(_, s, labels)| (s.ts_ns, s.key, labels.to_string(), s.value)).collect();
             got.sort_by_key(|s| (s.0, s.1));
             match &first {
                 None => first = Some(got),

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use triptych_model::logs::{
-    DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect, StreamStats, StreamsSelect,
-    Volume,
+    DetectedField, Direction, EntrySelect, LogEntry, LogSample, LogSamples, SampleSelect, StreamStats,
+    StreamsSelect, Volume,
 };
 use triptych_model::{Error, Labels, Result};
 use triptych_runtime::QueryContext;
@@ -49,17 +49,43 @@ pub(crate) fn entries_to_proto(entries: Vec<LogEntry>) -> proto::EntriesFrame {
     proto::EntriesFrame { label_sets: table.sets, entries, report: None }
 }
 
-fn samples_to_proto(samples: Vec<LogSample>) -> proto::SamplesFrame {
-    let mut table = LabelTable::default();
-    let mut frame = proto::SamplesFrame::default();
-    for sample in samples {
-        frame.labels.push(table.position(sample.labels));
-        frame.ts_ns.push(sample.ts_ns);
-        frame.values.push(sample.value);
-        frame.keys.push(sample.key);
+fn samples_to_proto(runs: Vec<LogSamples>) -> proto::SamplesFrame {
+    let run = |run: LogSamples| {
+        let samples = &run.samples;
+        let has_values = samples.iter().any(|s| s.value != 1.0);
+        let has_series = samples.iter().any(|s| s.series != 0);
+        proto::StreamSamples {
+            stream: run.stream,
+            series: run.series.iter().map(labels_to_proto).collect(),
+            ts_ns: samples.iter().map(|s| s.ts_ns).collect(),
+            keys: samples.iter().map(|s| s.key).collect(),
+            values: if has_values { samples.iter().map(|s| s.value).collect() } else { Vec::new() },
+            series_of: if has_series { samples.iter().map(|s| s.series).collect() } else { Vec::new() },
+        }
+    };
+    proto::SamplesFrame { runs: runs.into_iter().map(run).collect(), report: None }
+}
+
+fn samples_from_proto(run: proto::StreamSamples) -> Result<LogSamples> {
+    let rows = run.ts_ns.len();
+    let is_column = |length: usize| length == rows || length == 0;
+    if run.keys.len() != rows || !is_column(run.values.len()) || !is_column(run.series_of.len()) {
+        return Err(Error::damaged("samples frame: columns of different length"));
     }
-    frame.label_sets = table.sets;
-    frame
+    let series = run.series.iter().map(|s| labels_from_proto(s)).collect::<Result<Vec<Labels>>>()?;
+    if rows > 0 && run.series_of.iter().copied().max().unwrap_or(0) as usize >= series.len() {
+        return Err(Error::damaged("samples frame: a series that is not there"));
+    }
+    let times = run.ts_ns.iter().zip(&run.keys).enumerate();
+    let samples = times
+        .map(|(i, (ts_ns, key))| LogSample {
+            ts_ns: *ts_ns,
+            key: *key,
+            value: run.values.get(i).copied().unwrap_or(1.0),
+            series: run.series_of.get(i).copied().unwrap_or(0),
+        })
+        .collect();
+    Ok(LogSamples { stream: run.stream, series, samples })
 }
 
 fn entry_select_from_proto(
@@ -233,24 +259,14 @@ impl Frame for proto::EntriesFrame {
 }
 
 impl Frame for proto::SamplesFrame {
-    type Item = LogSample;
+    type Item = LogSamples;
 
     fn take_report(&mut self) -> Option<proto::Report> {
         self.report.take()
     }
 
-    fn into_items(self) -> Result<Vec<LogSample>> {
-        let rows = self.ts_ns.len();
-        if [self.labels.len(), self.values.len(), self.keys.len()].iter().any(|n| *n != rows) {
-            return Err(Error::damaged("samples frame: columns of different length"));
-        }
-        let table = table_from_proto(&self.label_sets)?;
-        let columns = self.labels.iter().zip(&self.ts_ns).zip(&self.values).zip(&self.keys);
-        columns
-            .map(|(((labels, ts_ns), value), key)| {
-                Ok(LogSample { labels: at(&table, *labels)?, ts_ns: *ts_ns, value: *value, key: *key })
-            })
-            .collect()
+    fn into_items(self) -> Result<Vec<LogSamples>> {
+        self.runs.into_iter().map(samples_from_proto).collect()
     }
 }
 
@@ -297,7 +313,7 @@ impl LogsStore for LogsStoreClient {
         Ok(items(ctx, response.into_inner()))
     }
 
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>> {
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         let request = crate::traced(proto::SampleSelectRequest {
             context: context_to_proto(ctx),
             expr: select.expr.clone(),

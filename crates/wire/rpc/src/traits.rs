@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
 use triptych_model::logs::{
-    DetectedField, EntrySelect, LogEntry, LogSample, LogsQuery, LogsValue, SampleSelect, StreamStats,
+    DetectedField, EntrySelect, LogEntry, LogSamples, LogsQuery, LogsValue, SampleSelect, StreamStats,
     StreamsSelect, Volume,
 };
 use triptych_model::metrics::{
@@ -66,7 +66,7 @@ pub trait MetricsStore: Send + Sync + 'static {
 #[async_trait]
 pub trait LogsStore: Send + Sync + 'static {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>>;
-    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSample>>>;
+    async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>>;
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>>;
     async fn label_values(
         &self,

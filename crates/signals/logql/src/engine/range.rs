@@ -1,8 +1,9 @@
 //! Range aggregations: samples are folded into segments as they come, segments into windows at the end.
 //!
 //! All samples that lie in the same windows are one *segment*: the steps `first..=last` whose windows contain them. As time
-//! goes up, both ends of it go up, so a series' segments are a sorted list to which new ones are appended. A sample costs one
-//! fold, however much the windows overlap.
+//! goes up, both ends of it go up, so a series' segments are a sorted list. The samples of one stream come in the order of time,
+//! and those of the next begin anew: a segment is looked for near the last one first. A sample costs one fold, however much the
+//! windows overlap.
 
 use std::mem::size_of;
 
@@ -22,34 +23,41 @@ pub async fn eval(scope: Scope<'_>, range: &RangeAgg, outer: Option<&VectorAgg>)
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut memory = ctx.reserve(0)?;
     let windows = Windows::of(range, steps);
-    // Time goes up, so most samples lie in the windows of the one before.
+    // Time goes up within a stream, so most samples lie in the windows of the one before.
     let mut span = Span::default();
+    let mut positions: Vec<Option<usize>> = Vec::new();
     let mut batches = source.samples(ctx, &select).await?;
     while let Some(batch) = batches.next().await {
         ctx.check()?;
         let mut grown = 0;
-        // Samples of one series often follow each other.
-        let mut last: Option<usize> = None;
-        for sample in batch? {
-            if sample.ts_ns < span.from_ns || sample.ts_ns > span.until_ns {
-                span = windows.span(sample.ts_ns);
-            }
-            let Some((first_step, last_step)) = span.steps else { continue };
-            let at = match last {
-                Some(at) if series[at].labels == sample.labels => at,
-                _ => match index.get(&sample.labels) {
-                    Some(at) => *at,
+        for run in batch? {
+            // Looked up when the first sample comes that lies in a window.
+            positions.clear();
+            positions.resize(run.series.len(), None);
+            for sample in run.samples {
+                if sample.ts_ns < span.from_ns || sample.ts_ns > span.until_ns {
+                    span = windows.span(sample.ts_ns);
+                }
+                let Some((first_step, last_step)) = span.steps else { continue };
+                let (Some(position), Some(labels)) =
+                    (positions.get_mut(sample.series as usize), run.series.get(sample.series as usize))
+                else {
+                    return Err(Error::internal("a sample of a series that is not there"));
+                };
+                let known = position.or_else(|| index.get(labels).copied());
+                let at = match known {
+                    Some(at) => at,
                     None => {
-                        check_error(&sample.labels)?;
-                        grown += 2 * (size_of::<Folded>() + sample.labels.as_encoded().len());
-                        series.push(Folded { labels: sample.labels.clone(), segments: Vec::new() });
-                        index.insert(sample.labels, series.len() - 1);
+                        check_error(labels)?;
+                        grown += 2 * (size_of::<Folded>() + labels.as_encoded().len());
+                        series.push(Folded { labels: labels.clone(), segments: Vec::new(), last: 0 });
+                        index.insert(labels.clone(), series.len() - 1);
                         series.len() - 1
                     }
-                },
-            };
-            last = Some(at);
-            grown += series[at].fold(range.op, first_step, last_step, sample.ts_ns, sample.value);
+                };
+                *position = Some(at);
+                grown += series[at].fold(range.op, first_step, last_step, sample.ts_ns, sample.value);
+            }
         }
         memory.grow(grown)?;
     }
@@ -154,7 +162,10 @@ impl Default for Span {
 
 struct Folded {
     labels: Labels,
+    /// In the order of time.
     segments: Vec<Segment>,
+    /// The segment that was folded into last.
+    last: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -168,29 +179,28 @@ impl Folded {
     /// Bytes by which it grew.
     fn fold(&mut self, op: RangeOp, first_step: u32, last_step: u32, ts_ns: i64, value: f64) -> usize {
         let key = (first_step, last_step);
-        let at = match self.segments.last() {
-            Some(last) if (last.first_step, last.last_step) == key => self.segments.len() - 1,
-            Some(last) if (last.first_step, last.last_step) > key => {
-                // Not in order of time, against the contract: find its place all the same.
-                match self.segments.binary_search_by(|s| (s.first_step, s.last_step).cmp(&key)) {
-                    Ok(at) => at,
-                    Err(at) => {
-                        self.segments
-                            .insert(at, Segment { first_step, last_step, acc: Acc::new(op, ts_ns, value) });
-                        return size_of::<Segment>();
-                    }
+        let is_at = |at: usize| self.segments.get(at).is_some_and(|s| (s.first_step, s.last_step) == key);
+        let at = if is_at(self.last) {
+            self.last
+        } else if is_at(self.last + 1) {
+            self.last + 1
+        } else {
+            match self.segments.binary_search_by(|s| (s.first_step, s.last_step).cmp(&key)) {
+                Ok(at) => at,
+                Err(at) => {
+                    let acc = Acc::new(op, ts_ns, value);
+                    self.segments.insert(at, Segment { first_step, last_step, acc });
+                    self.last = at;
+                    return size_of::<Segment>() + 16;
                 }
             }
-            _ => {
-                self.segments.push(Segment { first_step, last_step, acc: Acc::new(op, ts_ns, value) });
-                return size_of::<Segment>() + 16;
-            }
         };
+        self.last = at;
         self.segments[at].acc.merge(&Acc::new(op, ts_ns, value))
     }
 }
 
-/// What a segment or a window has seen. Merging goes from left to right in time.
+/// What a segment or a window has seen, in any order.
 #[derive(Debug, Clone)]
 enum Acc {
     Sum(f64),
@@ -216,17 +226,8 @@ enum Acc {
         ts_ns: i64,
         value: f64,
     },
-    Counter(Box<Counter>),
-}
-
-#[derive(Debug, Clone)]
-struct Counter {
-    first_ns: i64,
-    first: f64,
-    last_ns: i64,
-    last: f64,
-    samples: f64,
-    increase: f64,
+    /// For counters, whose order matters: time and value.
+    Points(Vec<(i64, f64)>),
 }
 
 impl Acc {
@@ -245,14 +246,7 @@ impl Acc {
             RangeOp::Quantile => Acc::One(value),
             RangeOp::First => Acc::First { ts_ns, value },
             RangeOp::Last => Acc::Last { ts_ns, value },
-            RangeOp::RateCounter => Acc::Counter(Box::new(Counter {
-                first_ns: ts_ns,
-                first: value,
-                last_ns: ts_ns,
-                last: value,
-                samples: 1.0,
-                increase: 0.0,
-            })),
+            RangeOp::RateCounter => Acc::Points(vec![(ts_ns, value)]),
         }
     }
 
@@ -292,12 +286,9 @@ impl Acc {
                 *ts_ns = *t;
                 *value = *v;
             }
-            (Acc::Counter(a), Acc::Counter(b)) => {
-                // A counter that went down started anew from 0.
-                a.increase += if b.first < a.last { b.first } else { b.first - a.last } + b.increase;
-                a.last = b.last;
-                a.last_ns = b.last_ns;
-                a.samples += b.samples;
+            (Acc::Points(a), Acc::Points(b)) => {
+                a.extend_from_slice(b);
+                return 2 * size_of_val(&b[..]);
             }
             _ => {}
         }
@@ -323,35 +314,35 @@ impl Acc {
             Acc::Variance { count, m2, .. } => *m2 / *count,
             Acc::One(value) => quantile(range.param.unwrap_or(0.5), &mut [*value]),
             Acc::Values(values) => quantile(range.param.unwrap_or(0.5), values),
-            Acc::Counter(counter) => counter.rate(range.range_ns, end_ns),
+            Acc::Points(points) => counter_rate(points, range.range_ns, end_ns),
         }
     }
 }
 
-impl Counter {
-    /// Per second, extrapolated to the window's ends as Prometheus' `rate` does; 0 for a single sample.
-    fn rate(&self, range_ns: i64, end_ns: i128) -> f64 {
-        if self.samples < 2.0 {
-            return 0.0;
-        }
-        let seconds = |ns: i128| ns as f64 / 1e9;
-        let sampled = seconds(i128::from(self.last_ns) - i128::from(self.first_ns));
-        if sampled <= 0.0 {
-            return 0.0;
-        }
-        let mut to_start = seconds(i128::from(self.first_ns) - (end_ns - i128::from(range_ns)));
-        let to_end = seconds(end_ns - i128::from(self.last_ns));
-        let average = sampled / (self.samples - 1.0);
-        // A counter does not go below 0: it cannot have started earlier than where the line meets it.
-        if self.increase > 0.0 && self.first >= 0.0 {
-            to_start = to_start.min(sampled * (self.first / self.increase));
-        }
-        let near = average * 1.1;
-        let covered = sampled
-            + if to_start < near { to_start } else { average / 2.0 }
-            + if to_end < near { to_end } else { average / 2.0 };
-        self.increase * (covered / sampled) / (range_ns as f64 / 1e9)
+/// Per second, extrapolated to the window's ends as Prometheus' `rate` does; 0 for a single sample.
+fn counter_rate(points: &mut [(i64, f64)], range_ns: i64, end_ns: i128) -> f64 {
+    points.sort_by_key(|(ts_ns, _)| *ts_ns);
+    let ([(first_ns, first), ..], [.., (last_ns, _)]) = (&*points, &*points) else { return 0.0 };
+    // A counter that went down started anew from 0.
+    let grown = |w: &[(i64, f64)]| if w[1].1 < w[0].1 { w[1].1 } else { w[1].1 - w[0].1 };
+    let increase: f64 = points.windows(2).map(grown).sum();
+    let seconds = |ns: i128| ns as f64 / 1e9;
+    let sampled = seconds(i128::from(*last_ns) - i128::from(*first_ns));
+    if sampled <= 0.0 {
+        return 0.0;
     }
+    let mut to_start = seconds(i128::from(*first_ns) - (end_ns - i128::from(range_ns)));
+    let to_end = seconds(end_ns - i128::from(*last_ns));
+    let average = sampled / (points.len() - 1) as f64;
+    // A counter does not go below 0: it cannot have started earlier than where the line meets it.
+    if increase > 0.0 && *first >= 0.0 {
+        to_start = to_start.min(sampled * (first / increase));
+    }
+    let near = average * 1.1;
+    let covered = sampled
+        + if to_start < near { to_start } else { average / 2.0 }
+        + if to_end < near { to_end } else { average / 2.0 };
+    increase * (covered / sampled) / (range_ns as f64 / 1e9)
 }
 
 /// Interpolated between the two nearest ranks, as Prometheus.

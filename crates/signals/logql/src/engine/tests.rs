@@ -24,7 +24,7 @@ use std::path::Path;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use triptych_model::logs::{Direction, LogEntry, LogSample, LogsQuery, LogsValue};
+use triptych_model::logs::{Direction, LogEntry, LogSample, LogSamples, LogsQuery, LogsValue};
 use triptych_model::metrics::QueryValue;
 use triptych_model::{Labels, TenantId};
 use triptych_runtime::QueryContext;
@@ -261,9 +261,10 @@ impl crate::StreamSource for Endless {
         &self,
         _: &QueryContext,
         _: &triptych_model::logs::SampleSelect,
-    ) -> triptych_model::Result<BoxStream<'static, triptych_model::Result<Vec<LogSample>>>> {
-        let sample = LogSample { labels: Labels::empty(), ts_ns: 1, value: 1.0, key: 0 };
-        Ok(futures::stream::repeat_with(move || Ok(vec![sample.clone(); 10])).boxed())
+    ) -> triptych_model::Result<BoxStream<'static, triptych_model::Result<Vec<LogSamples>>>> {
+        let samples = vec![LogSample { ts_ns: 1, key: 0, value: 1.0, series: 0 }; 10];
+        let run = LogSamples { stream: 0, series: vec![Labels::empty()], samples };
+        Ok(futures::stream::repeat_with(move || Ok(vec![run.clone()])).boxed())
     }
 }
 

@@ -445,10 +445,13 @@ fn parsers_extract_what_is_read() {
 fn hints() {
     let leaf = |e: &str| SampleLeaf::compile(e).unwrap();
     assert!(!leaf(r#"sum(rate({a="b"}[1m]))"#).needs_line());
-    assert!(!leaf(r#"sum(rate({a="b"}[1m]))"#).needs_metadata());
-    assert!(leaf(r#"sum by (x) (rate({a="b"}[1m]))"#).needs_metadata());
+    let stream = Labels::from_pairs([("a", "b")]);
+    assert!(!leaf(r#"sum(rate({a="b"}[1m]))"#).for_stream(&stream).needs_metadata());
+    assert!(!leaf(r#"sum by (a) (rate({a="b"} |= "x" [1m]))"#).for_stream(&stream).needs_metadata());
+    assert!(leaf(r#"sum by (x) (rate({a="b"}[1m]))"#).for_stream(&stream).needs_metadata());
+    assert!(leaf(r#"sum without (x) (rate({a="b"}[1m]))"#).for_stream(&stream).needs_metadata());
     assert!(leaf(r#"sum(bytes_rate({a="b"}[1m]))"#).needs_line());
-    assert!(leaf(r#"sum(rate({a="b"} | x="y" [1m]))"#).needs_metadata());
+    assert!(leaf(r#"sum(rate({a="b"} | x="y" [1m]))"#).for_stream(&stream).needs_metadata());
     assert!(LogLeaf::compile(r#"{a="b"}"#).unwrap().pipeline().is_noop());
     assert!(LogLeaf::compile(r#"{a="b"} |= "x""#).unwrap().pipeline().is_line_filters_only());
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use triptych_model::logs::{DetectedField, Direction, EntrySelect, LogEntry, LogSample, SampleSelect};
+use triptych_model::logs::{DetectedField, EntrySelect, LogEntry, LogSamples, SampleSelect};
 use triptych_model::{Matcher, Result};
 use triptych_runtime::QueryContext;
 
 use super::Head;
 use crate::figures::{check_matchers, check_range};
 use crate::leaf::{EntryLeaf, ExtractLeaf};
-use crate::scan::{Leaf, Scan};
+use crate::scan::BlockTask;
+use crate::scan::entries::EntryScan;
+use crate::scan::samples::SampleScan;
 
 /// Streams between two looks at the context.
 const STREAMS_PER_CHECK: usize = 1024;
@@ -25,39 +27,41 @@ impl Head {
         let range = check_range(select.start_ns, select.end_ns)?;
         let leaf = Arc::new(EntryLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
-        self.scan(ctx, leaf, &matchers, range, select.direction, select.limit)
+        let mut scan = EntryScan::new(ctx, leaf, range, select.direction, select.limit);
+        self.each_task(ctx, &matchers, range, |task| scan.push(task))?;
+        Ok(scan.into_stream())
     }
 
-    /// What a range aggregation counts, with ascending time over all streams.
+    /// What a range aggregation counts, in the order of [`SampleSelect`].
     pub async fn samples(
         &self,
         ctx: &QueryContext,
         select: &SampleSelect,
-    ) -> Result<BoxStream<'static, Result<Vec<LogSample>>>> {
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
         let range = check_range(select.start_ns, select.end_ns)?;
         let leaf = Arc::new(ExtractLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
-        self.scan(ctx, leaf, &matchers, range, Direction::Forward, 0)
+        let mut scan = SampleScan::new(ctx, leaf, range);
+        self.each_task(ctx, &matchers, range, |task| scan.push(task))?;
+        Ok(scan.into_stream())
     }
 
-    fn scan<L: Leaf>(
+    /// The blocks that may hold something of the range.
+    fn each_task(
         &self,
         ctx: &QueryContext,
-        leaf: Arc<L>,
         matchers: &[Matcher],
         (start_ns, end_ns): (i64, i64),
-        direction: Direction,
-        limit: usize,
-    ) -> Result<BoxStream<'static, Result<Vec<L::Item>>>> {
+        mut each: impl FnMut(BlockTask),
+    ) -> Result<()> {
         check_matchers(matchers)?;
-        let mut scan = Scan::new(ctx, leaf, (start_ns, end_ns), direction, limit);
         for (i, stream) in self.select(std::slice::from_ref(&matchers.to_vec())).iter().enumerate() {
             if i % STREAMS_PER_CHECK == 0 {
                 ctx.check()?;
             }
-            stream.tasks(start_ns, end_ns, |task| scan.push(task));
+            stream.tasks(start_ns, end_ns, &mut each);
         }
-        Ok(scan.into_stream())
+        Ok(())
     }
 
     /// Fields found in the newest lines that pass.

@@ -392,10 +392,12 @@ fn seek(scan: &mut Scan<'_>, steps: &[Step]) -> Scanned<bool> {
     Ok(true)
 }
 
-/// `| unpack`: string members become labels, `_entry` becomes the line. True where `entry` was written.
+/// `| unpack`: string members become labels, `_entry` becomes the line. True where `entry` was written; a line without `_entry`
+/// was never packed and stays as it is.
 pub fn unpack(line: &str, labels: &mut LineLabels, run: &mut ParseRun<'_>, entry: &mut String) -> bool {
     let mut scan = Scan::new(line);
-    let mut replaced = false;
+    let mut members = Vec::new();
+    let mut packed = false;
     let walked = scan.object(|scan, key| {
         if scan.peek() != Some(b'"') {
             scan.skip()?;
@@ -407,17 +409,25 @@ pub fn unpack(line: &str, labels: &mut LineLabels, run: &mut ParseRun<'_>, entry
         if run.name == "_entry" {
             entry.clear();
             unescape(value, entry);
-            replaced = true;
-            return Ok(true);
+            packed = true;
+        } else {
+            members.push((key, value));
         }
-        let mut name = String::new();
-        sanitize_into(run.name, true, &mut name);
-        *run.name = name;
-        run.found_all(labels, |out| unescape(value, out));
         Ok(true)
     });
     if let Err(details) = walked {
         labels.set_error("JSONParserErr", details);
+        return false;
     }
-    replaced
+    if packed {
+        for (key, value) in members {
+            run.name.clear();
+            unescape(key, run.name);
+            let mut name = String::new();
+            sanitize_into(run.name, true, &mut name);
+            *run.name = name;
+            run.found_all(labels, |out| unescape(value, out));
+        }
+    }
+    packed
 }

@@ -135,12 +135,11 @@ fn compare<T: PartialOrd>(
     if label == ERROR_LABEL {
         return false;
     }
-    if labels.has_error() {
-        return true;
-    }
     let Some(text) = labels.get(label) else { return false };
     match parse(text) {
         Some(value) => op.test(&value, wanted),
+        // The error that is there already tells more.
+        None if labels.has_error() => true,
         None => {
             let details = format!("label {label}: {text:?} is not {what}");
             labels.set_error(ERROR, details);

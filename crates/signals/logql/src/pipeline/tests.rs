@@ -124,6 +124,7 @@ fn other_parsers() {
         r#"{"pod":"p1","app":"z","n":1,"_entry":"real line"}"#,
         r#"real line {app_extracted="z", pod="p1"}"#,
     );
+    check("| unpack", r#"{"pod":"p1"}"#, "{}");
     check("| decolorize", "\u{1b}[31mred\u{1b}[0m x", "red x {}");
 }
 
@@ -160,6 +161,9 @@ fn label_filters() {
         r#"{__error__="LabelFilterErr", __error_details__="label status: \"x\" is not a number", status="x"}"#,
     );
     check(r#"| logfmt | status > 1 | __error__="""#, "status=x", "-");
+    // A line that did not parse has no such label, so it goes.
+    check("| json | status > 1", "no object", "-");
+    check("| json | status > 1 or took > 1s", "no object", "-");
 }
 
 #[test]

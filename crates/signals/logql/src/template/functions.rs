@@ -508,9 +508,9 @@ impl Function {
             }),
             FromJson => {
                 a.count(1)?;
-                // What is no JSON is an empty text, as Loki documents.
+                // What is no JSON is nothing, and no error.
                 let parsed = serde_json::from_str::<serde_json::Value>(&a.text(0));
-                Ok(parsed.map_or_else(|_| Value::Text(String::new()), |json| Value::from_json(&json)))
+                Ok(parsed.map_or(Value::Nil, |json| Value::from_json(&json)))
             }
             Int => {
                 a.count(1)?;

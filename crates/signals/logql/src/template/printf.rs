@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::functions::{Arguments, width};
-use super::value::{Value, print_float};
+use super::value::{Value, print_float, print_float_to};
 use super::{OUTPUT_BYTES_MAX, Rendered};
 
 /// `%v %s %d %q %f %e %g %x %X %o %b %c %t %%` with flags `-`, `+`, `0`, ` `, width and precision.
@@ -118,7 +118,7 @@ pub(super) fn printf(a: &Arguments<'_, '_>) -> Rendered<String> {
                     Some(digits) => {
                         let rounded: f64 =
                             format!("{:.*e}", digits.clamp(1, 17) - 1, f.abs()).parse().unwrap_or(f.abs());
-                        print_float(rounded, &mut body);
+                        print_float_to(rounded, digits.clamp(1, 17) as i32, &mut body);
                     }
                     None => print_float(f.abs(), &mut body),
                 }

@@ -219,14 +219,19 @@ fn print_json(json: &serde_json::Value, out: &mut String) {
     }
 }
 
-/// Go's `%v` of a float: shortest digits, exponent below 1e-4 and from 1e21 on.
+/// Go's `%v` of a float: the shortest digits.
 pub fn print_float(value: f64, out: &mut String) {
+    print_float_to(value, 6, out);
+}
+
+/// Go's `%g`: with an exponent below 1e-4, and where there would be more than `digits` digits before the point.
+pub fn print_float_to(value: f64, digits: i32, out: &mut String) {
     let magnitude = value.abs();
     let _ = if value.is_nan() {
         write!(out, "NaN")
     } else if value.is_infinite() {
         write!(out, "{}Inf", if value > 0.0 { '+' } else { '-' })
-    } else if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    } else if magnitude != 0.0 && !(1e-4..10_f64.powi(digits)).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = match exponent.strip_prefix('-') {

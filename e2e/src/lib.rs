@@ -14,6 +14,8 @@
 //! May use: ports on 127.0.0.1, temporary directories, a process at a time per test. Knows no internals: what it needs of the
 //! formats it brings along (the messages in `client`) or takes from the OpenTelemetry crates.
 
+#![allow(clippy::disallowed_methods, reason = "real time, from outside of the process")]
+
 pub mod binary;
 pub mod client;
 pub mod dataset;

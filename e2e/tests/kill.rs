@@ -1,5 +1,7 @@
 //! `kill -9` under load, again and again: what was acknowledged is there, exactly once.
 
+#![allow(clippy::disallowed_methods, reason = "real time and chance, from outside of the process")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

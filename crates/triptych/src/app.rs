@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use triptych_runtime::{Runtimes, Shutdown, SystemClock, Tasks};
+use triptych_runtime::{Runtimes, Shutdown, SystemClock, Tasks, blocking};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
@@ -98,7 +99,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
         tracing::warn!("background tasks did not end in time");
     }
     tracing::info!("stopped");
-    tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
+    blocking(move || telemetry.shutdown()).await?;
     Ok(())
 }
 

@@ -204,6 +204,7 @@ fn ingester(parts: &mut Parts) -> Result<()> {
     let ingester = parts.config.ingester.clone().build(triptych_ingester::Deps {
         bucket: parts.bucket.clone(),
         data_dir: parts.config.data_dir.clone(),
+        disk: Arc::new(triptych_wal::OsDisk),
         clock: parts.clock.clone(),
         pools: parts.pools.clone(),
         limits: parts.limits.clone(),

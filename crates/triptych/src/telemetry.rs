@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use triptych_model::telemetry::Metric;
 
 /// By room, in the order of the reference.
-const ROOMS: [(&str, &[Metric]); 9] = [
+const ROOMS: [(&str, &[Metric]); 10] = [
+    ("Every process", triptych_runtime::TELEMETRY),
     ("Distributor", triptych_distributor::TELEMETRY),
     ("Ingester", triptych_ingester::TELEMETRY),
     ("Write-ahead log", triptych_wal::TELEMETRY),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where storage logic gets its time from.
+/// Where storage logic gets the time of day from. For how long something took, and to wait, `tokio::time` is used: a simulation
+/// moves both.
 pub trait Clock: Send + Sync + 'static {
     /// Nanoseconds since the epoch.
     fn now_ns(&self) -> i64;
@@ -50,6 +51,7 @@ impl Clock for ManualClock {
 }
 
 /// The machine's time, for the edges (HTTP defaults, log lines) where no clock is handed in.
+#[expect(clippy::disallowed_methods, reason = "this is the replacement")]
 pub fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }

@@ -78,6 +78,7 @@ impl Tasks {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    biased;
                     () = shutdown.triggered() => return,
                     _ = interval.tick() => tick().await,
                 }

@@ -1,12 +1,13 @@
 //! What group commit gives: frames in flight against frames per second, with a real `fdatasync` per group.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::executor::block_on;
 use futures::future::try_join_all;
-use triptych_wal::{Wal, WalConfig};
+use triptych_wal::{OsDisk, Wal, WalConfig};
 
 const FRAME_BYTES: usize = 16 << 10;
 
@@ -16,7 +17,7 @@ fn group_commit(c: &mut Criterion) {
     let payload = Bytes::from(vec![0xa5; FRAME_BYTES]);
     for in_flight in [1_usize, 16, 256] {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (wal, _) = Wal::open(dir.path(), "bench", &WalConfig::default()).expect("open");
+        let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "bench", &WalConfig::default()).expect("open");
         group.throughput(Throughput::Bytes((in_flight * FRAME_BYTES) as u64));
         group.bench_function(BenchmarkId::new("16KiB_in_flight", in_flight), |b| {
             b.iter(|| {
@@ -26,7 +27,9 @@ fn group_commit(c: &mut Criterion) {
                 });
                 black_box(block_on(try_join_all(tickets)).expect("synced"));
             });
-            wal.truncate(&wal.cut()).ok();
+            let cut = wal.cut();
+            block_on(cut.written());
+            wal.truncate(&cut).ok();
         });
     }
     group.finish();
@@ -37,7 +40,7 @@ fn replay(c: &mut Criterion) {
     let mut group = c.benchmark_group("replay");
     group.sample_size(10);
     let dir = tempfile::tempdir().expect("temporary directory");
-    let (wal, _) = Wal::open(dir.path(), "bench", &WalConfig::default()).expect("open");
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "bench", &WalConfig::default()).expect("open");
     let frames = 4096;
     for _ in 0..frames {
         let permit = block_on(wal.reserve(FRAME_BYTES)).expect("room");
@@ -48,7 +51,8 @@ fn replay(c: &mut Criterion) {
     group.throughput(Throughput::Bytes((frames * FRAME_BYTES) as u64));
     group.bench_function("64MiB", |b| {
         b.iter(|| {
-            let (_wal, replay) = Wal::open(dir.path(), "bench", &WalConfig::default()).expect("open");
+            let (_wal, replay) =
+                Wal::open(Arc::new(OsDisk), dir.path(), "bench", &WalConfig::default()).expect("open");
             black_box(replay.count())
         });
     });

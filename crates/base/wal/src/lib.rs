@@ -9,7 +9,7 @@
 //! | [`segment`] | the format: file header, frame, checks |
 //! | `writer` | the one thread that writes and syncs |
 //! | [`replay`] | reading back after a start |
-//! | `disk` | the few file operations the writer needs, and their failing twin for tests |
+//! | [`disk`] | the few file operations that are needed, so that a simulation can lose, tear and refuse them |
 //!
 //! # Words and flow
 //! A *frame* is one payload with its header. A *group* is every frame that waits when the writer comes round: it is written and
@@ -43,7 +43,7 @@
 //! - A segment that lost its first 4 KiB (both copies of its header) is unreadable as a whole; this is reported.
 //! - Segments are not preallocated: each sync also writes the file's new length.
 
-mod disk;
+pub mod disk;
 pub mod replay;
 pub mod segment;
 mod telemetry;
@@ -51,32 +51,30 @@ mod telemetry;
 mod tests;
 mod writer;
 
-use std::fs::{File, TryLockError};
+use std::fmt::Debug;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce, oneshot};
 use triptych_model::{Error, Result};
 
+pub use disk::{Disk, OsDisk};
 pub use replay::{Damage, Replay, ReplayReport};
 pub use segment::SegmentId;
 pub use telemetry::TELEMETRY;
 
-use disk::{Disk, OsDisk};
 use writer::{Item, Shared};
 
 /// Longest payload of a frame, in bytes. A batch is a few MiB; this bounds what one item can make the queue hold.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-
-/// Deleting waits this long for a writer that is behind.
-const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What a caller that was refused is told to wait: a few group commits of a slow disk.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -108,9 +106,10 @@ pub struct Wal {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
     room_bytes: usize,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// The thread that the writer runs on, where it has one.
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the log is open.
-    _lock: File,
+    _lock: Box<dyn Debug + Send + Sync>,
 }
 
 /// Room in the queue for one frame; given back when the frame is on disk, or on drop.
@@ -137,63 +136,49 @@ impl Future for Ticket {
 
 /// A boundary between segments: everything enqueued before [`Wal::cut`] lies in segments up to it. Clones are the same cut.
 #[derive(Debug, Clone)]
-pub struct Cut(Arc<OnceLock<SegmentId>>);
+pub struct Cut(Arc<SetOnce<SegmentId>>);
 
 impl Cut {
     /// The last segment before the cut; `None` until the writer has come to it.
     pub fn segment(&self) -> Option<SegmentId> {
         self.0.get().copied()
     }
+
+    /// Waits for the writer to come to the cut.
+    pub async fn written(&self) -> SegmentId {
+        *self.0.wait().await
+    }
 }
 
 impl From<SegmentId> for Cut {
     fn from(id: SegmentId) -> Self {
-        Self(Arc::new(OnceLock::from(id)))
+        Self(Arc::new(SetOnce::new_with(Some(id))))
     }
 }
 
 impl Wal {
     /// Opens the log in `dir` (created where missing) and what it holds from before. `name` is the value of the label `wal` in
     /// metrics and the first word of errors. Blocks on a few directory operations.
-    pub fn open(dir: &Path, name: &'static str, config: &WalConfig) -> Result<(Self, Replay)> {
-        Self::open_on(Arc::new(OsDisk), dir, name, config)
-    }
-
-    fn open_on(
+    pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         name: &'static str,
         config: &WalConfig,
     ) -> Result<(Self, Replay)> {
-        let failed =
-            |e: std::io::Error| Error::unavailable(format!("{name} WAL: opening {}: {e}", dir.display()));
-        disk.create_dir(dir).map_err(failed)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("LOCK"))
-            .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::conflict(format!(
-                    "{name} WAL: {} is in use by another process",
-                    dir.display()
-                )));
+        let failed = |e: io::Error| Error::unavailable(format!("{name} WAL: opening {}: {e}", dir.display()));
+        let lock = disk.lock(dir).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                Error::conflict(format!("{name} WAL: {} is in use by another process", dir.display()))
             }
-            Err(TryLockError::Error(e)) => return Err(failed(e)),
-        }
-        let segments = segment::list(dir).map_err(failed)?;
-        let next = SegmentId(segments.last().map_or(1, |(id, _)| id.0 + 1));
-        let replay = Replay::new(name, segments);
+            _ => failed(e),
+        })?;
+        let segments = segment::list(&*disk, dir).map_err(failed)?;
+        let next = SegmentId(segments.last().map_or(1, |stored| stored.id.0 + 1));
+        let replay = Replay::new(name, disk.clone(), segments);
 
         let shared = Arc::new(Shared::new(next));
         let writer = writer::Writer::new(name, dir.to_owned(), disk.clone(), config, shared.clone(), next);
-        let thread = std::thread::Builder::new()
-            .name(format!("wal-{name}"))
-            .spawn(move || writer.run())
-            .map_err(failed)?;
+        let thread = disk.run(format!("wal-{name}"), Box::pin(writer.run())).map_err(failed)?;
         let room_bytes = config.queue_bytes_max.clamp(1, u32::MAX as usize >> 1);
         let wal = Self {
             name,
@@ -202,7 +187,7 @@ impl Wal {
             shared,
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
-            writer: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
             _lock: lock,
         };
         Ok((wal, replay))
@@ -281,17 +266,10 @@ impl Wal {
     }
 
     /// Deletes every segment up to and including `upto`, oldest first, and syncs the directory. Blocks. Deleting what is
-    /// already gone is fine. Waits for the writer to come to the cut, but not for ever (Unavailable, try again).
+    /// already gone is fine. Unavailable before the writer has come to the cut ([`Cut::written`]).
     pub fn truncate(&self, upto: &Cut) -> Result<()> {
-        let start = Instant::now();
-        let upto = loop {
-            match upto.segment() {
-                Some(segment) => break segment,
-                None if start.elapsed() < CUT_WAIT_MAX => std::thread::sleep(Duration::from_millis(1)),
-                None => {
-                    return Err(Error::unavailable(format!("{} WAL: the cut is not written yet", self.name)));
-                }
-            }
+        let Some(upto) = upto.segment() else {
+            return Err(Error::unavailable(format!("{} WAL: the cut is not written yet", self.name)));
         };
         let writable_from = self.shared.writable_from.load(Ordering::Acquire);
         if upto.0 >= writable_from {
@@ -300,15 +278,14 @@ impl Wal {
                 self.name
             )));
         }
-        let failed =
-            |e: std::io::Error| Error::unavailable(format!("{} WAL: deleting segments: {e}", self.name));
+        let failed = |e: io::Error| Error::unavailable(format!("{} WAL: deleting segments: {e}", self.name));
         let mut removed = 0_u64;
-        for (id, path) in segment::list(&self.dir).map_err(failed)? {
-            if id > upto {
+        for stored in segment::list(&*self.disk, &self.dir).map_err(failed)? {
+            if stored.id > upto {
                 break;
             }
-            match self.disk.remove(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            match self.disk.remove(&stored.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
                 _ => removed += 1,
             }
         }
@@ -326,24 +303,29 @@ impl Wal {
 
     /// Bytes of all segments on disk.
     pub fn disk_bytes(&self) -> u64 {
-        let Ok(segments) = segment::list(&self.dir) else { return 0 };
-        segments.iter().filter_map(|(_, path)| path.metadata().ok()).map(|m| m.len()).sum()
+        let Ok(segments) = segment::list(&*self.disk, &self.dir) else { return 0 };
+        segments.iter().map(|stored| stored.bytes).sum()
     }
 
-    /// Writes and syncs what is queued, refuses everything after it, ends the thread. Blocks.
-    pub fn close(&self) {
+    /// Writes and syncs what is queued and refuses everything after it; returns when the writer has ended.
+    pub async fn close(&self) {
+        self.refuse();
+        self.shared.ended.wait().await;
+    }
+
+    fn refuse(&self) {
         self.room.close();
         self.shared.close();
-        if let Some(thread) = self.writer.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!(wal = self.name, "the WAL's writer panicked");
-        }
     }
 }
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.close();
+        self.refuse();
+        if let Some(thread) = self.thread.get_mut().take()
+            && thread.join().is_err()
+        {
+            tracing::error!(wal = self.name, "the WAL's writer panicked");
+        }
     }
 }

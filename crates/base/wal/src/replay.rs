@@ -1,14 +1,13 @@
 //! Reading back what a process left: streaming, bounded, past any damage.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::segment::{self, FRAME_HEADER_BYTES, PAGE_BYTES, Salt, SegmentId};
+use crate::disk::{Disk, StoredFile};
+use crate::segment::{self, FRAME_HEADER_BYTES, PAGE_BYTES, Salt, SegmentId, Stored};
 
 /// What is read of a file at one time; more only for a frame that is larger.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -45,7 +44,8 @@ pub struct ReplayReport {
 #[derive(Debug)]
 pub struct Replay {
     name: &'static str,
-    left: VecDeque<(SegmentId, PathBuf)>,
+    disk: Arc<dyn Disk>,
+    left: VecDeque<Stored>,
     left_bytes: u64,
     last: Option<SegmentId>,
     current: Option<Reader>,
@@ -53,10 +53,11 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(name: &'static str, segments: Vec<(SegmentId, PathBuf)>) -> Self {
-        let left_bytes = segments.iter().filter_map(|(_, p)| p.metadata().ok()).map(|m| m.len()).sum();
-        let last = segments.last().map(|(id, _)| *id);
-        Self { name, left: segments.into(), left_bytes, last, current: None, report: ReplayReport::default() }
+    pub(crate) fn new(name: &'static str, disk: Arc<dyn Disk>, segments: Vec<Stored>) -> Self {
+        let left_bytes = segments.iter().map(|stored| stored.bytes).sum();
+        let last = segments.last().map(|stored| stored.id);
+        let left = segments.into();
+        Self { name, disk, left, left_bytes, last, current: None, report: ReplayReport::default() }
     }
 
     /// The last segment that will be read, if there is any.
@@ -86,15 +87,17 @@ impl Replay {
 
     /// Opens the next segment that can be read. False at the end.
     fn open_next(&mut self) -> bool {
-        while let Some((id, path)) = self.left.pop_front() {
-            if let Some((next, _)) = self.left.front()
+        while let Some(Stored { id, path, bytes: listed }) = self.left.pop_front() {
+            self.left_bytes = self.left_bytes.saturating_sub(listed);
+            if let Some(Stored { id: next, .. }) = self.left.front()
                 && next.0 != id.0 + 1
             {
+                let next = *next;
                 self.damaged(SegmentId(id.0 + 1), 0, 0, format!("segments before {next} are missing"));
             }
             self.report.segments += 1;
-            let opened = File::open(&path).and_then(|file| {
-                let bytes = file.metadata()?.len();
+            let opened = self.disk.open(&path).and_then(|file| {
+                let bytes = file.bytes()?;
                 let mut page = vec![0; bytes.min(PAGE_BYTES as u64) as usize];
                 file.read_exact_at(&mut page, 0)?;
                 Ok((file, bytes, page))
@@ -106,7 +109,6 @@ impl Replay {
                     continue;
                 }
             };
-            self.left_bytes = self.left_bytes.saturating_sub(bytes);
             match segment::read_first_page(&page, id) {
                 Ok(salt) => {
                     let offset = PAGE_BYTES as u64;
@@ -230,7 +232,7 @@ impl Reader {
 /// A part of a file in memory.
 #[derive(Debug)]
 struct Window {
-    file: File,
+    file: Box<dyn StoredFile>,
     start: u64,
     bytes: Vec<u8>,
 }

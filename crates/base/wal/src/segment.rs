@@ -20,6 +20,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
+
 const MAGIC: [u8; 8] = *b"TRIPWAL\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
@@ -44,21 +46,28 @@ pub(crate) fn path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("{id}.wal"))
 }
 
-/// Segments in ascending order; other files are not ours and are left alone.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<(SegmentId, PathBuf)>> {
+/// Segments in ascending order with their lengths in bytes; other files are not ours and are left alone.
+pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Stored>> {
     let mut segments = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
+    for (path, bytes) in disk.list(dir)? {
         let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".wal"));
         let digits = name.filter(|n| n.len() >= 8 && n.bytes().all(|b| b.is_ascii_digit()));
         // The largest id is kept free so that there is always a next one.
         match digits.and_then(|n| n.parse::<u64>().ok()) {
-            Some(id) if id > 0 && id < u64::MAX => segments.push((SegmentId(id), path)),
+            Some(id) if id > 0 && id < u64::MAX => segments.push(Stored { id: SegmentId(id), path, bytes }),
             _ => {}
         }
     }
-    segments.sort();
+    segments.sort_by_key(|stored| stored.id);
     Ok(segments)
+}
+
+/// A segment's file.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub id: SegmentId,
+    pub path: PathBuf,
+    pub bytes: u64,
 }
 
 /// What makes the checks of one segment's frames.

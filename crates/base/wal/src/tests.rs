@@ -1,13 +1,13 @@
-use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use futures::FutureExt;
 use futures::executor::block_on;
+use futures::future::BoxFuture;
 use proptest::prelude::*;
 use triptych_model::Kind;
 
 use super::*;
-use crate::disk::SegmentFile;
+use crate::disk::{SegmentFile, StoredFile};
 use crate::segment::{FRAME_HEADER_BYTES, PAGE_BYTES};
 
 fn config(segment_bytes_max: u64) -> WalConfig {
@@ -21,7 +21,7 @@ fn enqueue(wal: &Wal, payload: &[u8]) -> Ticket {
 }
 
 fn replayed(dir: &Path) -> (Vec<(SegmentId, Bytes)>, ReplayReport) {
-    let (_wal, mut replay) = Wal::open(dir, "test", &config(1 << 20)).unwrap();
+    let (_wal, mut replay) = Wal::open(Arc::new(OsDisk), dir, "test", &config(1 << 20)).unwrap();
     let frames = replay.by_ref().collect();
     (frames, replay.report().clone())
 }
@@ -34,7 +34,7 @@ fn payload(number: usize, length: usize) -> Vec<u8> {
 }
 
 fn files(dir: &Path) -> Vec<u64> {
-    segment::list(dir).unwrap().iter().map(|(id, _)| id.0).collect()
+    segment::list(&OsDisk, dir).unwrap().iter().map(|stored| stored.id.0).collect()
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn frames_come_back_in_order_and_segments_roll() {
     let dir = tempfile::tempdir().unwrap();
     let sent: Vec<_> = (0..100).map(|i| payload(i, i * 13 % 700)).collect();
     {
-        let (wal, replay) = Wal::open(dir.path(), "test", &config(16 << 10)).unwrap();
+        let (wal, replay) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(16 << 10)).unwrap();
         assert_eq!((replay.last_segment(), replay.count()), (None, 0));
         assert!(files(dir.path()).is_empty(), "segments are created when needed");
         let tickets: Vec<_> = sent.iter().map(|p| enqueue(&wal, p)).collect();
@@ -57,14 +57,14 @@ fn frames_come_back_in_order_and_segments_roll() {
     assert!(frames.is_sorted_by_key(|(id, _)| *id));
     assert!(report.segments >= 3, "{report:?}");
     assert_eq!((report.frames, report.torn_bytes, report.damages), (100, 0, 0));
-    assert!(segment::list(dir.path()).unwrap().iter().all(|(_, p)| p.metadata().unwrap().len() <= 16 << 10));
+    assert!(segment::list(&OsDisk, dir.path()).unwrap().iter().all(|stored| stored.bytes <= 16 << 10));
 }
 
 #[test]
 fn a_frame_larger_than_a_segment_or_the_queue_goes_alone() {
     let dir = tempfile::tempdir().unwrap();
     let config = WalConfig { segment_bytes_max: 8192, queue_bytes_max: 1000, fsync: true };
-    let (wal, _) = Wal::open(dir.path(), "test", &config).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config).unwrap();
     for length in [10, 3 << 20, 10] {
         let bytes = vec![7; length];
         block_on(async {
@@ -83,7 +83,7 @@ fn a_frame_larger_than_a_segment_or_the_queue_goes_alone() {
 #[test]
 fn what_is_before_a_cut_can_be_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let (wal, _) = Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
     let empty = wal.cut();
     let first = enqueue(&wal, b"first");
     let cut = wal.cut();
@@ -100,30 +100,33 @@ fn what_is_before_a_cut_can_be_deleted() {
     drop(wal);
 
     // A new process does not write where the old one did, and deletes what it has replayed.
-    let (wal, mut replay) = Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
+    let (wal, mut replay) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
     assert_eq!(replay.next(), Some((SegmentId(2), Bytes::from_static(b"second"))));
     block_on(enqueue(&wal, b"third")).unwrap();
     assert_eq!(replay.next(), None);
     wal.truncate(&replay.last_segment().unwrap().into()).unwrap();
     assert_eq!(files(dir.path()), [3]);
-    wal.close();
+    block_on(wal.close());
     assert_eq!(wal.try_reserve(1).unwrap_err().kind, Kind::Unavailable);
 }
 
 #[test]
 fn only_one_process_has_it_open() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
-    assert_eq!(Wal::open(dir.path(), "test", &config(1 << 20)).unwrap_err().kind, Kind::Conflict);
+    let first = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
+    assert_eq!(
+        Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap_err().kind,
+        Kind::Conflict
+    );
     drop(first);
-    Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
+    Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
 }
 
 #[test]
 fn a_full_queue_refuses_with_numbers_or_waits() {
     let dir = tempfile::tempdir().unwrap();
     let config = WalConfig { queue_bytes_max: 100, ..WalConfig::default() };
-    let (wal, _) = Wal::open(dir.path(), "test", &config).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config).unwrap();
     let held = wal.try_reserve(60).unwrap();
     let refused = wal.try_reserve(50).unwrap_err();
     assert_eq!(refused.kind, Kind::Exhausted);
@@ -134,6 +137,7 @@ fn a_full_queue_refuses_with_numbers_or_waits() {
     );
     let waiting = std::thread::scope(|scope| {
         let waiter = scope.spawn(|| block_on(wal.reserve(50)));
+        #[expect(clippy::disallowed_methods, reason = "real threads")]
         std::thread::sleep(Duration::from_millis(20));
         assert!(!waiter.is_finished());
         drop(held);
@@ -170,9 +174,9 @@ impl SegmentFile for SmallFile {
         }
         self.file.write_all(bytes)
     }
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&mut self) -> BoxFuture<'_, io::Result<()>> {
         if self.sync_fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("sync failed"));
+            return async { Err(io::Error::other("sync failed")) }.boxed();
         }
         self.file.sync()
     }
@@ -182,8 +186,14 @@ impl SegmentFile for SmallFile {
 }
 
 impl Disk for SmallDisk {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        OsDisk.create_dir(dir)
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Debug + Send + Sync>> {
+        OsDisk.lock(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+        OsDisk.list(dir)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
+        OsDisk.open(path)
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let (left, sync_fails) = (self.left.clone(), self.sync_fails.clone());
@@ -195,6 +205,9 @@ impl Disk for SmallDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.sync_dir(dir)
     }
+    fn run(&self, name: String, writer: BoxFuture<'static, ()>) -> io::Result<Option<JoinHandle<()>>> {
+        OsDisk.run(name, writer)
+    }
 }
 
 #[test]
@@ -203,7 +216,7 @@ fn a_full_disk_fails_tickets_and_nothing_else() {
     let left = Arc::new(AtomicI64::new(3 * PAGE_BYTES as i64));
     let sync_fails = Arc::new(AtomicBool::new(false));
     let disk = SmallDisk { left: left.clone(), sync_fails: sync_fails.clone() };
-    let (wal, _) = Wal::open_on(Arc::new(disk), dir.path(), "test", &config(1 << 20)).unwrap();
+    let (wal, _) = Wal::open(Arc::new(disk), dir.path(), "test", &config(1 << 20)).unwrap();
     let mut acknowledged = Vec::new();
     let mut number = 0;
     let mut push = |acknowledged: &mut Vec<Vec<u8>>| {
@@ -239,13 +252,13 @@ fn a_full_disk_fails_tickets_and_nothing_else() {
 fn frames_inside_a_payload_are_not_found() {
     // The bytes of a whole segment, as the payload of a frame whose own header is then damaged.
     let dir = tempfile::tempdir().unwrap();
-    let (wal, _) = Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
     block_on(enqueue(&wal, b"forged")).unwrap();
     drop(wal);
     let path = segment::path(dir.path(), SegmentId(1));
     let forged = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let (wal, _) = Wal::open(dir.path(), "test", &config(1 << 20)).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1 << 20)).unwrap();
     let sent = [enqueue(&wal, &forged), enqueue(&wal, b"good")];
     sent.into_iter().for_each(|t| block_on(t).unwrap());
     drop(wal);
@@ -261,7 +274,7 @@ fn frames_inside_a_payload_are_not_found() {
 #[test]
 fn missing_and_foreign_files() {
     let dir = tempfile::tempdir().unwrap();
-    let (wal, _) = Wal::open(dir.path(), "test", &config(1)).unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config(1)).unwrap();
     (0..4).for_each(|i| block_on(enqueue(&wal, &payload(i, 10))).unwrap());
     drop(wal);
     let path = |id| segment::path(dir.path(), SegmentId(id));
@@ -319,7 +332,7 @@ proptest! {
         {
             let mut config = config(9 << 10);
             config.fsync = false;
-            let (wal, _) = Wal::open(dir.path(), "test", &config).unwrap();
+            let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config).unwrap();
             let tickets: Vec<_> = sent.iter().map(|p| enqueue(&wal, p)).collect();
             for ticket in tickets {
                 block_on(ticket).unwrap();
@@ -329,7 +342,7 @@ proptest! {
         prop_assert_eq!(clean.iter().map(|(_, p)| p.to_vec()).collect::<Vec<_>>(), sent);
 
         // Which bytes of which file are not what they were.
-        let paths: Vec<_> = segment::list(dir.path()).unwrap();
+        let paths: Vec<_> = segment::list(&OsDisk, dir.path()).unwrap().into_iter().map(|s| (s.id, s.path)).collect();
         let before: Vec<_> = paths.iter().map(|(_, p)| std::fs::read(p).unwrap()).collect();
         for (file, place, harm) in harms {
             let file = file.index(paths.len());

@@ -1,14 +1,14 @@
-//! The one thread that writes and syncs. It takes everything that waits, writes it, syncs once, and says so to all.
+//! The one writer. It takes everything that waits, writes it, syncs once, and says so to all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 use std::{io, mem};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, SetOnce, oneshot};
+use tokio::time::Instant;
 use triptych_model::{Error, Result};
 
 use crate::disk::{Disk, SegmentFile};
@@ -34,14 +34,17 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
-    wake: Condvar,
+    wake: Notify,
+    /// Set when nothing will be written any more.
+    pub(crate) ended: SetOnce<()>,
     /// Segments from this id on may still be written.
     pub(crate) writable_from: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(next: SegmentId) -> Self {
-        Self { queue: Mutex::default(), wake: Condvar::new(), writable_from: AtomicU64::new(next.0) }
+        let writable_from = AtomicU64::new(next.0);
+        Self { queue: Mutex::default(), wake: Notify::new(), ended: SetOnce::new(), writable_from }
     }
 
     /// False when the log is closed.
@@ -62,16 +65,21 @@ impl Shared {
     }
 
     /// Waits for work; false when there is none and never will be.
-    fn take(&self, items: &mut Vec<Item>) -> bool {
-        let mut queue = self.queue.lock();
-        while queue.items.is_empty() {
-            if queue.closed {
-                return false;
+    async fn take(&self, items: &mut Vec<Item>) -> bool {
+        loop {
+            {
+                let mut queue = self.queue.lock();
+                if !queue.items.is_empty() {
+                    mem::swap(&mut queue.items, items);
+                    return true;
+                }
+                if queue.closed {
+                    return false;
+                }
             }
-            self.wake.wait(&mut queue);
+            // A push or close since then left its permit.
+            self.wake.notified().await;
         }
-        mem::swap(&mut queue.items, items);
-        true
     }
 }
 
@@ -112,20 +120,21 @@ impl Writer {
         Self { name, dir, disk, config, shared, id, open: None, buffer: Vec::new(), pending: Vec::new() }
     }
 
-    pub(crate) fn run(mut self) {
+    /// Until the log is closed and everything that waited is written.
+    pub(crate) async fn run(mut self) {
         let mut items = Vec::new();
-        while self.shared.take(&mut items) {
-            self.group(&mut items);
+        while self.shared.take(&mut items).await {
+            self.group(&mut items).await;
         }
     }
 
-    fn group(&mut self, items: &mut Vec<Item>) {
+    async fn group(&mut self, items: &mut Vec<Item>) {
         // After an error the rest of the group fails too: a full disk is asked once a group, not once a frame.
         let mut broken: Option<Error> = None;
         for item in items.drain(..) {
             match item {
                 Item::Cut(cut) => {
-                    if let Err(error) = self.commit() {
+                    if let Err(error) = self.commit().await {
                         broken = Some(self.abandon(error));
                     }
                     self.next_segment();
@@ -137,19 +146,19 @@ impl Writer {
                         continue;
                     }
                     self.pending.push((done, permit));
-                    if let Err(error) = self.append([&parts[0], &parts[1]]) {
+                    if let Err(error) = self.append([&parts[0], &parts[1]]).await {
                         broken = Some(self.abandon(error));
                     }
                 }
             }
         }
-        if let Err(error) = self.commit() {
+        if let Err(error) = self.commit().await {
             self.abandon(error);
         }
     }
 
     /// Puts one frame behind the others, in the next segment where this one is full.
-    fn append(&mut self, parts: [&[u8]; 2]) -> io::Result<()> {
+    async fn append(&mut self, parts: [&[u8]; 2]) -> io::Result<()> {
         let length = (FRAME_HEADER_BYTES + parts[0].len() + parts[1].len()) as u64;
         if let Some(open) = &self.open
             && open.offset > PAGE_BYTES as u64
@@ -157,14 +166,14 @@ impl Writer {
         {
             // The new frame belongs to the next segment; it must not be acknowledged with this one.
             let last = self.pending.pop();
-            let committed = self.commit();
+            let committed = self.commit().await;
             self.pending.extend(last);
             committed?;
             self.next_segment();
         }
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(create(&*self.disk, &self.dir, self.id)?),
+            None => self.open.insert(create(&*self.disk, &self.dir, self.id).await?),
         };
         self.buffer.extend_from_slice(&open.salt.frame_header(open.offset, parts));
         for part in parts {
@@ -185,7 +194,7 @@ impl Writer {
     }
 
     /// Writes and syncs what is pending, and says so.
-    fn commit(&mut self) -> io::Result<()> {
+    async fn commit(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -194,7 +203,7 @@ impl Writer {
             self.buffer.clear();
             if self.config.fsync {
                 let start = Instant::now();
-                open.file.sync()?;
+                open.file.sync().await?;
                 telemetry::fsync_seconds(self.name).record(start.elapsed().as_secs_f64());
             }
             telemetry::written_bytes(self.name).increment(open.offset - open.synced);
@@ -242,8 +251,15 @@ impl Writer {
     }
 }
 
+/// However the writer ends: nobody shall wait for it in vain.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.shared.ended.set(());
+    }
+}
+
 /// A new segment, on disk with its directory entry.
-fn create(disk: &dyn Disk, dir: &std::path::Path, id: SegmentId) -> io::Result<Open> {
+async fn create(disk: &dyn Disk, dir: &std::path::Path, id: SegmentId) -> io::Result<Open> {
     let path = segment::path(dir, id);
     let mut file = match disk.create(&path) {
         // Left over from a creation that failed half way and could not be undone; nothing in it was acknowledged.
@@ -254,11 +270,11 @@ fn create(disk: &dyn Disk, dir: &std::path::Path, id: SegmentId) -> io::Result<O
         other => other?,
     };
     let salt = Salt::random();
-    let made = file
-        .write_all(&segment::first_page(id, salt))
-        .and_then(|()| file.sync())
-        .and_then(|()| disk.sync_dir(dir));
-    if let Err(error) = made {
+    let mut made = file.write_all(&segment::first_page(id, salt));
+    if made.is_ok() {
+        made = file.sync().await;
+    }
+    if let Err(error) = made.and_then(|()| disk.sync_dir(dir)) {
         drop(file);
         let _ = disk.remove(&path);
         return Err(error);

@@ -49,7 +49,7 @@ const PSEUDO: [&str; 26] = [
 
 /// Collects once and writes; what cannot be written is left to the next time.
 pub async fn collect_and_write(write: Arc<dyn Write>, ctx: WriteContext, node: String) {
-    let collected = tokio::task::spawn_blocking(move || {
+    let collected = triptych_runtime::blocking(move || {
         let mut out = Collector::new(node, now_ms());
         collect(&mut out);
         out.batch

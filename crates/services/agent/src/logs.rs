@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use triptych_model::batch::{LogRecordEntry, LogsBuilder};
 use triptych_model::{Kind, Labels};
 use triptych_rpc::{Write, WriteContext};
-use triptych_runtime::{Shutdown, now_ns};
+use triptych_runtime::{Shutdown, blocking, now_ns};
 
 use crate::Deps;
 use crate::config::{Config, Files, Format};
@@ -76,7 +77,7 @@ impl Job {
         let mut state = State { tails: BTreeMap::new(), positions, looked: None, last_ns: 0 };
         loop {
             let reader = job.clone();
-            let read = tokio::task::spawn_blocking(move || {
+            let read = blocking(move || {
                 let round = reader.read(&mut state);
                 (state, round)
             });
@@ -86,7 +87,7 @@ impl Job {
             if round.bytes > 0 && !job.send(round, &shutdown).await {
                 return;
             }
-            let saver = tokio::task::spawn_blocking(move || {
+            let saver = blocking(move || {
                 remember(&mut state);
                 state
             });

@@ -14,12 +14,13 @@ mod telemetry;
 mod traces;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use triptych_blob::Bucket;
 use triptych_config::{Limits, TenantLimits};
 use triptych_model::{Error, Result, Signal, TenantId};
@@ -102,10 +103,12 @@ impl Compactor {
             async move {
                 loop {
                     tokio::select! {
+                        biased;
                         () = shutdown.triggered() => return,
                         () = tokio::time::sleep(compactor.config.interval) => {}
                     }
                     tokio::select! {
+                        biased;
                         // A round may stop anywhere; the next one goes on.
                         () = shutdown.triggered() => return,
                         outcome = compactor.round() => if let Err(error) = outcome {

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -27,10 +27,11 @@ use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, TenantId, batch};
-use triptych_runtime::{QueryContext, SharedClock, Tasks};
+use triptych_runtime::{QueryContext, SharedClock, Tasks, blocking, invariant};
 use triptych_wal::{Cut, Replay, SegmentId, Wal};
 
 use crate::config::GenerationConfig;
@@ -148,8 +149,15 @@ impl<K: Kind> Generation<K> {
         report
     }
 
+    /// Every tenant's, in the order of their ids.
     fn heads(&self) -> Vec<Arc<TenantHead<K::Head>>> {
-        self.tenants.read().values().cloned().collect()
+        let mut heads: Vec<_> = self.tenants.read().values().cloned().collect();
+        heads.sort_unstable_by(|a, b| a.tenant.cmp(&b.tenant));
+        heads
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.tenants.read().values().all(|tenant| tenant.flushed.load(Ordering::Acquire))
     }
 }
 
@@ -211,6 +219,15 @@ pub(crate) struct Generations<K: Kind> {
     rotations: watch::Sender<u64>,
 }
 
+/// What a part of a replay did.
+#[derive(Default)]
+struct ReplayStep {
+    records: u64,
+    skipped: u64,
+    /// The last record's; `None` at the end of the log.
+    more_after: Option<SegmentId>,
+}
+
 /// What the generations of the three signals have in common.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -221,8 +238,14 @@ pub(crate) struct Shared {
     pub node: String,
 }
 
+/// What a replay applies between two looks at memory and shutdown, in bytes of records.
+const REPLAY_STEP_BYTES: usize = 1 << 20;
+/// Between two looks at memory of a replay that waits for flushes.
+const REPLAY_PAUSE: Duration = Duration::from_millis(20);
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_secs(1);
+/// Deleting waits this long for a writer that is behind.
+const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// First pause after a flush that failed.
 const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
@@ -401,7 +424,7 @@ impl<K: Kind> Generations<K> {
         while let Some(closed) = state.retained.pop_front_if(|closed| {
             now_ns.saturating_sub(closed.flushed_ns) >= after.as_nanos().min(i64::MAX as u128) as i64
         }) {
-            *self.deletable.lock() = Some(closed.cut.clone());
+            self.may_be_deleted(&closed);
             gone.push(closed);
         }
         drop(state);
@@ -409,12 +432,18 @@ impl<K: Kind> Generations<K> {
         drop(gone);
     }
 
+    fn may_be_deleted(&self, closed: &Closed<K>) {
+        let id = closed.generation.id;
+        invariant!(I2, closed.generation.is_flushed(), "{}: generation {id} is not in the bucket", K::SIGNAL);
+        *self.deletable.lock() = Some(closed.cut.clone());
+    }
+
     async fn delete_segments(&self) -> Result<()> {
         let Some(cut) = self.deletable.lock().clone() else { return Ok(()) };
+        // Not for ever: truncate says what is missing.
+        let _ = tokio::time::timeout(CUT_WAIT_MAX, cut.written()).await;
         let (wal, upto) = (self.wal.clone(), cut.clone());
-        tokio::task::spawn_blocking(move || wal.truncate(&upto))
-            .await
-            .map_err(|e| Error::internal(format!("deleting WAL segments: {e}")))??;
+        blocking(move || wal.truncate(&upto)).await??;
         let mut deletable = self.deletable.lock();
         // Unless there is a newer one by now.
         if deletable.as_ref().and_then(Cut::segment) == cut.segment() {
@@ -506,10 +535,7 @@ impl<K: Kind> Generations<K> {
     pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks, pool: &Handle, names: [&'static str; 2]) {
         let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
         tasks.spawn(pool, names[0], async move {
-            let (replaying, stop) = (this.clone(), shutdown.clone());
-            let replayed =
-                tokio::task::spawn_blocking(move || replaying.replay(|| stop.is_triggered())).await;
-            if let Err(error) = replayed {
+            if let Err(error) = this.replay(|| shutdown.is_triggered()).await {
                 // Ends this task before shutdown, which ends the process: without its replay it must not serve.
                 tracing::error!(signal = %K::SIGNAL, %error, "the WAL's replay died");
                 return;
@@ -518,6 +544,7 @@ impl<K: Kind> Generations<K> {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    biased;
                     () = shutdown.triggered() => return,
                     _ = interval.tick() => this.tick().await,
                     // Asked by every push while memory is tight: only what is cheap.
@@ -528,15 +555,16 @@ impl<K: Kind> Generations<K> {
         let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
         tasks.spawn(pool, names[1], async move {
             tokio::select! {
+                biased;
                 () = shutdown.triggered() => {}
                 () = this.flush_loop() => {}
             }
         });
     }
 
-    /// Applies what the WAL kept. Blocks. When the heads grow past the memory they may use, waits for flushes.
-    fn replay(&self, is_stopped: impl Fn() -> bool) {
-        let Some(mut replay) = self.replay.lock().take() else { return };
+    /// Applies what the WAL kept, beside the async threads. When the heads grow past the memory they may use, waits for flushes.
+    async fn replay(self: &Arc<Self>, is_stopped: impl Fn() -> bool) -> Result<()> {
+        let Some(mut replay) = self.replay.lock().take() else { return Ok(()) };
         let start = Instant::now();
         let all_bytes = replay.left_bytes();
         let (mut records, mut skipped) = (0_u64, 0_u64);
@@ -544,21 +572,22 @@ impl<K: Kind> Generations<K> {
         if all_bytes > 0 {
             tracing::info!(signal = %K::SIGNAL, bytes = all_bytes, "replaying the WAL");
         }
-        while let Some((segment, payload)) = replay.next() {
+        loop {
             if is_stopped() {
-                return;
+                return Ok(());
             }
-            if let Err(error) = self.replay_record(segment, &payload) {
-                skipped += 1;
-                tracing::error!(signal = %K::SIGNAL, %segment, %error, "a WAL record was skipped");
-            }
-            records += 1;
+            let this = self.clone();
+            let (step, rest) = blocking(move || (this.replay_step(&mut replay), replay)).await?;
+            replay = rest;
+            records += step.records;
+            skipped += step.skipped;
+            let Some(segment) = step.more_after else { break };
             while self.memory.is_tight() && !is_stopped() {
                 // Rather late than out of memory: what is frozen goes to the bucket first.
                 if !self.has_frozen() && !self.freeze_replayed(segment) {
                     break;
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                tokio::time::sleep(REPLAY_PAUSE).await;
                 self.forget_retained(Duration::ZERO);
             }
             if said.elapsed() > Duration::from_secs(5) {
@@ -602,6 +631,26 @@ impl<K: Kind> Generations<K> {
         }
         self.replayed.store(true, Ordering::Release);
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Applies at least one record, more until memory is tight or enough were applied.
+    fn replay_step(&self, replay: &mut Replay) -> ReplayStep {
+        let mut step = ReplayStep::default();
+        let mut bytes = 0;
+        for (segment, payload) in replay.by_ref() {
+            if let Err(error) = self.replay_record(segment, &payload) {
+                step.skipped += 1;
+                tracing::error!(signal = %K::SIGNAL, %segment, %error, "a WAL record was skipped");
+            }
+            step.records += 1;
+            bytes += payload.len();
+            if bytes >= REPLAY_STEP_BYTES || self.memory.is_tight() {
+                step.more_after = Some(segment);
+                break;
+            }
+        }
+        step
     }
 
     fn replay_record(&self, segment: SegmentId, payload: &Bytes) -> Result<()> {
@@ -636,15 +685,14 @@ impl<K: Kind> Generations<K> {
     /// Deletes the segments of everything that is in the bucket, now. What is retained stays readable.
     pub(crate) async fn delete_flushed_segments(&self) -> Result<()> {
         if let Some(last) = self.state.read().retained.back() {
-            *self.deletable.lock() = Some(last.cut.clone());
+            self.may_be_deleted(last);
         }
         self.delete_segments().await
     }
 
     /// Writes out what the WAL has queued. Writes are refused after it.
     pub(crate) async fn close(&self) {
-        let wal = self.wal.clone();
-        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
+        self.wal.close().await;
     }
 
     /// Generations that are not in the bucket, the current one included if anything was written to it.

@@ -55,7 +55,7 @@ use triptych_model::{Error, Result, Signal, batch};
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{MemoryBudget, SharedClock, Tasks};
-use triptych_wal::Wal;
+use triptych_wal::{Disk, Wal};
 
 pub use config::{Config, GenerationConfig};
 pub use telemetry::TELEMETRY;
@@ -68,6 +68,8 @@ pub struct Deps {
     pub bucket: Bucket,
     /// Local and durable; the ingester's own.
     pub data_dir: PathBuf,
+    /// What `data_dir` is on.
+    pub disk: Arc<dyn Disk>,
     pub clock: SharedClock,
     pub pools: Handles,
     pub limits: TenantLimits,
@@ -105,7 +107,8 @@ impl Config {
             node: deps.node.clone(),
         };
         let wal = |signal: Signal| {
-            Wal::open(&deps.data_dir.join("wal").join(signal.as_str()), signal.as_str(), &config.wal())
+            let dir = deps.data_dir.join("wal").join(signal.as_str());
+            Wal::open(deps.disk.clone(), &dir, signal.as_str(), &config.wal())
         };
         let metrics = Generations::new(
             metrics::Metrics::new(&deps),

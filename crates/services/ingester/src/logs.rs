@@ -228,6 +228,7 @@ impl Follow {
                 }
             }
             tokio::select! {
+                biased;
                 batch = self.live.next() => match batch {
                     Some(batch) => return batch.map(Some),
                     None if self.ctx.check().is_err() => return Ok(None),

@@ -42,6 +42,7 @@ impl World {
         let deps = Deps {
             bucket: Arc::new(self.bucket.clone()),
             data_dir: self.dir.path().to_owned(),
+            disk: Arc::new(triptych_wal::OsDisk),
             clock: Arc::new(SystemClock),
             pools: Handles::current(),
             limits: TenantLimits::new(&self.limits, &BTreeMap::new()).unwrap(),

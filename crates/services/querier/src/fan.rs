@@ -135,9 +135,10 @@ impl Fan {
 pub(crate) async fn in_time<T>(ctx: &QueryContext, work: impl Future<Output = Result<T>>) -> Result<T> {
     ctx.check()?;
     tokio::select! {
+        biased;
         outcome = work => outcome,
         () = ctx.cancelled() => Err(Error::cancelled("query was cancelled")),
-        () = tokio::time::sleep_until(ctx.deadline().into()) => {
+        () = tokio::time::sleep_until(ctx.deadline()) => {
             let timeout = ctx.limits().timeout;
             Err(ctx.check().err().unwrap_or_else(|| Error::unavailable(format!("query timed out after {timeout:?}"))))
         }

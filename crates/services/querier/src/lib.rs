@@ -210,7 +210,7 @@ impl Languages {
         signal: Signal,
         query: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let outcome = match fan::in_time(ctx, async {
             self.running.acquire().await.map_err(|_| Error::unavailable("the querier is shutting down"))
         })

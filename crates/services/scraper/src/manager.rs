@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use triptych_intake::exposition::Format;
 use triptych_model::batch::MetricsBuilder;
 use triptych_model::{Error, Kind, Labels, Result, TenantId};
@@ -253,10 +254,8 @@ impl Inner {
         let spread = target.labels.hash64() % target.interval.as_nanos().max(1) as u64;
         let first =
             if self.config.self_scrape && target.job == "triptych" { 0 } else { spread.min(5_000_000_000) };
-        let mut ticks = tokio::time::interval_at(
-            tokio::time::Instant::now() + Duration::from_nanos(first),
-            target.interval,
-        );
+        let mut ticks =
+            tokio::time::interval_at(Instant::now() + Duration::from_nanos(first), target.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {

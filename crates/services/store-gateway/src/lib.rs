@@ -14,11 +14,12 @@ mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use triptych_blob::Bucket;
 use triptych_model::{Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};

@@ -1,7 +1,7 @@
 //! A real Prometheus started on our blocks after compaction. Does nothing where `prometheus` is not installed;
 //! ignored because it takes some seconds: `cargo test -p triptych-metrics --test prometheus -- --ignored`.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test with a real process")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

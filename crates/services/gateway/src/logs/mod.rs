@@ -136,7 +136,7 @@ fn step_ns(asked: &Asked, start: i64, end: i64) -> Result<i64> {
 
 async fn ask(asked: &Asked, question: LogsQuery) -> Answer {
     let _slot = asked.slot().await?;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let value = asked.shared.query.logs(&asked.ctx, &question).await?;
     let mut out = String::from("{\"status\":\"success\",\"data\":{");
     let returned = match &value {

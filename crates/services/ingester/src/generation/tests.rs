@@ -100,7 +100,8 @@ impl World {
 
     /// A process on the directory as it is; the replay is not begun.
     fn open(&self) -> Arc<Generations<Texts>> {
-        let wal = Wal::open(self.dir.path(), "test", &self.config.wal()).unwrap();
+        let wal =
+            Wal::open(Arc::new(triptych_wal::OsDisk), self.dir.path(), "test", &self.config.wal()).unwrap();
         let shared = Shared {
             config: Arc::new(self.config.clone()),
             clock: self.clock.clone(),
@@ -112,19 +113,19 @@ impl World {
         Arc::new(Generations::new(kind, self.when.clone(), wal, shared))
     }
 
-    fn started(&self) -> Arc<Generations<Texts>> {
+    async fn started(&self) -> Arc<Generations<Texts>> {
         let generations = self.open();
-        generations.replay(|| false);
+        generations.replay(|| false).await.unwrap();
         generations
     }
 
     /// What a kill leaves: a copy of the directory as it is at this moment.
-    fn kill(&mut self, process: Arc<Generations<Texts>>) -> Arc<Generations<Texts>> {
+    async fn kill(&mut self, process: Arc<Generations<Texts>>) -> Arc<Generations<Texts>> {
         let copy = tempfile::tempdir().unwrap();
         copy_dir(self.dir.path(), copy.path());
         drop(process);
         self.dir = copy;
-        self.started()
+        self.started().await
     }
 
     /// Texts of a tenant in blocks that are complete.
@@ -165,7 +166,7 @@ fn segments(world: &World) -> usize {
 #[tokio::test]
 async fn from_the_first_append_to_the_last_segment_deleted() {
     let world = World::new();
-    let (process, a) = (world.started(), tenant(0));
+    let (process, a) = (world.started().await, tenant(0));
     push(&process, &a, "one").await.unwrap();
     assert_eq!(process.rotate(), Some(1));
     assert_eq!(process.rotate(), Some(1), "nothing new to freeze");
@@ -233,7 +234,7 @@ proptest! {
         runtime.block_on(async {
             let mut world = World::new();
             world.config.wal_fsync = false;
-            let mut process = world.started();
+            let mut process = world.started().await;
             let mut acknowledged = vec![BTreeSet::new(); 3];
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
@@ -253,7 +254,7 @@ proptest! {
                         world.clock.advance(Duration::from_secs(seconds.into()));
                         process.tick().await;
                     }
-                    Step::Kill => process = world.kill(process),
+                    Step::Kill => process = world.kill(process).await,
                     Step::FlushAll => {
                         if let Some(id) = process.rotate() {
                             process.flush_upto(id).await;
@@ -314,7 +315,7 @@ async fn killed_in_the_middle_of_writes_and_flushes() {
         assert!(tasks.drained(Duration::from_secs(5)).await);
         drop(process);
         world.dir = copy;
-        let process = world.started();
+        let process = world.started().await;
         let mut visible: BTreeSet<_> = in_memory(&process, &tenant(0)).into_iter().collect();
         visible.extend(world.in_bucket(&tenant(0)).await);
         let lost: Vec<_> = before.difference(&visible).collect();
@@ -327,7 +328,7 @@ async fn refused_over_the_memory_budget_with_numbers() {
     let mut world = World::new();
     world.config.memory_bytes_max = 10_000;
     world.when.bytes_max = usize::MAX;
-    let process = world.started();
+    let process = world.started().await;
     world.bucket.fail(Fault::default());
     let text = "z".repeat(1000);
     let mut refused = None;
@@ -360,7 +361,7 @@ async fn refused_over_the_memory_budget_with_numbers() {
 #[tokio::test]
 async fn a_flush_is_tried_again_and_done_tenants_are_not() {
     let world = World::new();
-    let process = world.started();
+    let process = world.started().await;
     for t in 0..3 {
         push(&process, &tenant(t), &format!("of {t}")).await.unwrap();
     }
@@ -388,7 +389,7 @@ async fn a_flush_is_tried_again_and_done_tenants_are_not() {
 async fn replay_needs_no_more_memory_than_allowed() {
     let mut world = World::new();
     world.when.bytes_max = 1 << 20;
-    let process = world.started();
+    let process = world.started().await;
     let texts: BTreeSet<String> = (0..200).map(|i| format!("{i:04}{}", "w".repeat(1000))).collect();
     for text in &texts {
         push(&process, &tenant(0), text).await.unwrap();
@@ -418,7 +419,7 @@ async fn replay_needs_no_more_memory_than_allowed() {
 #[tokio::test]
 async fn records_that_cannot_be_read_are_skipped() {
     let world = World::new();
-    let process = world.started();
+    let process = world.started().await;
     push(&process, &tenant(0), "good").await.unwrap();
     for bad in
         [&b"\x07"[..], b"\x01\x02..zzzz", b"\x01\x08tenant-0\xff\xff\xff\xffhuge", b"\x01\x08tenant-0x"]
@@ -428,14 +429,14 @@ async fn records_that_cannot_be_read_are_skipped() {
     }
     push(&process, &tenant(0), "also good").await.unwrap();
     drop(process);
-    let process = world.started();
+    let process = world.started().await;
     assert_eq!(in_memory(&process, &tenant(0)), ["good", "also good"]);
 }
 
 #[tokio::test]
 async fn writes_are_refused_at_the_end() {
     let world = World::new();
-    let process = world.started();
+    let process = world.started().await;
     push(&process, &tenant(0), "in time").await.unwrap();
     process.refuse_writes();
     let late = push(&process, &tenant(0), "late").await.unwrap_err();
@@ -450,7 +451,7 @@ async fn writes_are_refused_at_the_end() {
 #[tokio::test]
 async fn who_follows_the_current_head_is_told_of_rotations() {
     let world = World::new();
-    let process = world.started();
+    let process = world.started().await;
     let ctx = QueryContext::unlimited(tenant(0));
     let (_, head, mut rotations) = process.follow(&ctx);
     assert!(!rotations.has_changed().unwrap());

@@ -104,6 +104,7 @@ impl Tail {
     async fn next(&mut self) -> Option<Vec<LogEntry>> {
         loop {
             let received = tokio::select! {
+                biased;
                 () = self.ctx.cancelled() => return None,
                 received = self.receiver.recv() => received,
             };

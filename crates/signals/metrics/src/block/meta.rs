@@ -14,7 +14,7 @@ pub struct BlockId(Ulid);
 impl BlockId {
     /// A new one, made at `now_ms`.
     pub fn new(now_ms: i64) -> Self {
-        Self(Ulid::from_parts(now_ms.max(0) as u64, Ulid::new().random()))
+        Self(Ulid::from_parts(now_ms.max(0) as u64, triptych_runtime::random::random_u128()))
     }
 
     pub fn parse(text: &str) -> Option<Self> {

@@ -21,7 +21,7 @@ use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
 use triptych_blob::{Bucket, store_error};
 use triptych_model::traces::TraceId;
 use triptych_model::{Error, Kind, Result};
-use triptych_runtime::QueryContext;
+use triptych_runtime::{QueryContext, blocking};
 
 use super::bloom;
 use super::meta::{BlockMeta, RowGroupIndex};
@@ -473,9 +473,9 @@ impl Decoded {
 
 /// Runs CPU-bound work beside the async threads. A panic inside (the parquet crate on damaged data) becomes an error.
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking(work).await {
         Ok(result) => result,
-        Err(e) if e.is_panic() => Err(Error::damaged("decoding failed on damaged data")),
-        Err(_) => Err(Error::cancelled("process is stopping")),
+        Err(e) if e.kind == Kind::Internal => Err(Error::damaged("decoding failed on damaged data")),
+        Err(e) => Err(e),
     }
 }

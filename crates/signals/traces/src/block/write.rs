@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use triptych_model::traces::TraceId;
 use triptych_model::{Error, Result, TenantId};
+use triptych_runtime::random::random_u128;
 use uuid::Uuid;
 
 use super::bloom;
@@ -106,7 +107,7 @@ impl BlockWriter {
             options: options.clone(),
             meta: BlockMeta {
                 format: FORMAT.to_owned(),
-                block_id: Uuid::new_v4(),
+                block_id: uuid::Builder::from_random_bytes(random_u128().to_be_bytes()).into_uuid(),
                 tenant_id: tenant.as_str().to_owned(),
                 start_s: 0,
                 end_s: 0,

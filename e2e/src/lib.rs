@@ -5,6 +5,7 @@
 //! | `binary` | finds the `triptych` binary beside the test, builds it where it is missing or old |
 //! | `process` | starts it, kills it (`kill -9`), stops it (SIGTERM), starts it again over the same data |
 //! | `client` | small typed clients: remote write, Loki push (JSON, protobuf), OTLP, and the read APIs |
+//! | `grpc` | Tempo's streaming search |
 //! | `sdk` | the OpenTelemetry SDK as an application uses it: traces over gRPC, logs and metrics over HTTP |
 //! | `dataset` | a known set of samples, lines and spans; writes it and checks that exactly it is read back |
 //! | `s3` | an S3-compatible server in this process |
@@ -19,6 +20,7 @@
 pub mod binary;
 pub mod client;
 pub mod dataset;
+pub mod grpc;
 pub mod process;
 pub mod s3;
 pub mod sdk;

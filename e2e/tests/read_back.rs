@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use triptych_e2e::client::list;
 use triptych_e2e::dataset::{Dataset, same, spans};
 use triptych_e2e::sdk::Application;
-use triptych_e2e::{Options, Process, now_ms, now_ns, s3};
+use triptych_e2e::{Options, Process, grpc, now_ms, now_ns, s3};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -109,11 +109,13 @@ async fn opentelemetry_sdk() -> Result<()> {
             same(got, trace.spans.iter().map(|(id, name)| (id.to_vec(), name.clone())).collect())
                 .context(when)?;
         }
-        let found =
-            client.search("{ resource.service.name = \"shop\" && name = \"ship\" }", start_s, end_s).await?;
+        let query = "{ resource.service.name = \"shop\" && name = \"ship\" }";
+        let found = client.search(query, start_s, end_s).await?;
         let mut wanted: Vec<_> = done.traces.iter().map(|t| hex(&t.id)).collect();
         wanted.sort();
-        same(found, wanted).context(when)?;
+        same(&found, &wanted).context(when)?;
+        let streamed = grpc::search(client.base(), query, start_s, end_s).await?;
+        same(streamed, (wanted, true)).context(when)?;
 
         let streams = client.streams("{service_name=\"shop\"}", began_ns, now_ns(), true).await?;
         let lines: Vec<_> = streams.iter().flat_map(|s| &s.lines).collect();

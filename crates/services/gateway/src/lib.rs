@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`metrics`] | `/api/v1/...`, also below `/prometheus` |
 //! | [`logs`] | `/loki/api/v1/...` |
-//! | [`traces`] | `/api/traces`, `/api/search`, `/api/metrics`, also below `/tempo` |
+//! | [`traces`] | `/api/traces`, `/api/search`, `/api/metrics`, also below `/tempo`; gRPC `tempopb.StreamingQuerier` |
 //! | [`params`] | query string and form, times, durations, limits |
 //! | [`request`] | tenant, limits, deadline, cancellation when the client goes |
 //! | [`ui`] | the page |
@@ -95,7 +95,8 @@ impl Gateway {
             .nest("/prometheus", metrics::routes(shared.clone()))
             .merge(logs::routes(shared.clone()))
             .merge(traces::routes(shared.clone()))
-            .nest("/tempo", traces::routes(shared))
+            .nest("/tempo", traces::routes(shared.clone()))
+            .merge(traces::stream::routes(shared))
             .merge(ui::routes())
             // Answers are text that compresses well; the layer leaves small ones and clients that do not ask alone.
             .layer(tower_http::compression::CompressionLayer::new())

@@ -16,6 +16,10 @@ impl Params {
         Self(pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect())
     }
 
+    pub fn of(pairs: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(pairs.into_iter().map(|(n, v)| (n.to_owned(), v)).collect())
+    }
+
     /// The first value of that name that is not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())

@@ -1,4 +1,4 @@
-//! From an HTTP request to a question: tenant, limits, deadline, a free slot, and cancellation when the client goes.
+//! From an HTTP or gRPC request to a question: tenant, limits, deadline, a free slot, and cancellation when the client goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,12 +64,17 @@ impl FromRequest<Arc<Shared>> for Asked {
             Bytes::new()
         };
         let params = Params::parse(parts.uri.query().unwrap_or_default(), &form);
+        Self::new(shared, tenant, params, parts.headers)
+            .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()).into_response())
+    }
+}
+
+impl Asked {
+    /// A question with the tenant's limits.
+    pub fn new(shared: &Arc<Shared>, tenant: TenantId, params: Params, headers: HeaderMap) -> Result<Self> {
         let limits = shared.limits.of(&tenant);
         // A client may ask for less time than the limit, as Prometheus' `timeout` parameter does.
-        let asked = params
-            .duration_ns("timeout")
-            .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()).into_response())?
-            .filter(|ns| *ns > 0);
+        let asked = params.duration_ns("timeout")?.filter(|ns| *ns > 0);
         let timeout = asked
             .map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
         let ctx = QueryContext::new(
@@ -82,11 +87,9 @@ impl FromRequest<Arc<Shared>> for Asked {
             },
         );
         let cancel = CancelOnDrop(ctx.clone());
-        Ok(Self { params, headers: parts.headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
+        Ok(Self { params, headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
     }
-}
 
-impl Asked {
     /// Waits for a free slot; at the deadline says how many there are.
     pub async fn slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         match tokio::time::timeout(self.ctx.remaining(), self.shared.slots.acquire()).await {

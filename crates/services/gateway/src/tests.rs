@@ -16,7 +16,11 @@ use triptych_runtime::QueryContext;
 
 use super::*;
 
-struct Fake;
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// Told when a search for `{ endless }` was cancelled.
+    pub(crate) cancelled: Arc<tokio::sync::Notify>,
+}
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied())
@@ -107,9 +111,9 @@ impl TracesStore for Fake {
         };
         Ok(TraceParts { otlp: vec![data.encode_to_vec().into()] })
     }
-    async fn search(&self, _: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
-        let one = TraceMatch {
-            trace_id: 0xabc_u128.to_be_bytes(),
+    async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
+        let one = |id: u128| TraceMatch {
+            trace_id: id.to_be_bytes(),
             root_service: search.query.clone(),
             root_name: "GET /".into(),
             start_ns: 5,
@@ -117,7 +121,21 @@ impl TracesStore for Fake {
             span_sets: vec![],
             services: vec![("shop".into(), 2, 1)],
         };
-        Ok(futures::stream::iter(vec![Ok(one); 50]).boxed())
+        if search.query == "{ endless }" {
+            let (ctx, cancelled) = (ctx.clone(), self.cancelled.clone());
+            tokio::spawn(async move {
+                ctx.cancelled().await;
+                cancelled.notify_one();
+            });
+            let first = futures::stream::iter([Ok(one(1))]);
+            return Ok(first.chain(futures::stream::pending()).boxed());
+        }
+        if search.query == "{ broken }" {
+            return Err(Error::exhausted("the query needs more than 5 rows"));
+        }
+        // Every trace twice, as when two sources have a part of it.
+        let ids = (0xabc..0xabc + 50).flat_map(|id| [id, id]);
+        Ok(futures::stream::iter(ids.map(move |id| Ok(one(id))).collect::<Vec<_>>()).boxed())
     }
     async fn samples(&self, _: &QueryContext, _: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
         Ok(futures::stream::empty().boxed())
@@ -171,7 +189,11 @@ impl Query for Fake {
 }
 
 fn gateway(multitenancy: bool) -> Gateway {
-    let fake = Arc::new(Fake);
+    gateway_over(Fake::default(), multitenancy)
+}
+
+pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
+    let fake = Arc::new(fake);
     Config::default().build(Deps {
         metrics: fake.clone(),
         logs: fake.clone(),

@@ -10,7 +10,7 @@ use triptych_config::limits::Limits;
 use triptych_model::batch::{LogRecordEntry, LogsBuilder, MetricsBuilder, TracesBuilder};
 use triptych_model::logs::{Direction, EntrySelect, LogEntry, SampleSelect, StreamsSelect};
 use triptych_model::metrics::{LabelsSelect, MetricKind, Sample, SeriesSelect};
-use triptych_model::traces::{SpanId, SpanSampleSelect, TagsSelect, TraceId, TraceSearch, Value};
+use triptych_model::traces::{SpanId, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceSearch, Value};
 use triptych_model::{Kind as ErrorKind, Labels, MatchOp, Matcher, TenantId};
 use triptych_runtime::{QueryContext, Shutdown, SystemClock};
 use triptych_traces::otlp;
@@ -222,10 +222,11 @@ async fn shown(world: &World, process: &Process, tenant: &TenantId) -> Shown {
     let live = process.ingester.traces();
     let search =
         TraceSearch { query: "{}".to_owned(), start_ns: 0, end_ns: 0, limit: 1000, spans_per_set: 1000 };
-    let mut matches: Vec<_> = live.search(&ctx, &search).await.unwrap().try_collect().await.unwrap();
-    let of_blocks: Vec<_> = blocks.search(&ctx, &search).await.unwrap().try_collect().await.unwrap();
-    matches.extend(of_blocks);
-    let found = triptych_traceql::merge_matches(matches, 1000, 1000);
+    let sources =
+        vec![live.search(&ctx, &search).await.unwrap(), blocks.search(&ctx, &search).await.unwrap()];
+    let merged = triptych_traceql::merge_matches(&search, sources).unwrap();
+    let found: Vec<TraceMatch> = merged.try_collect().await.unwrap();
+    // The last of a trace counts.
     let found: BTreeMap<_, _> = found.into_iter().map(|m| (m.trace_id, m.span_sets[0].matched)).collect();
     let mut spans = Vec::new();
     for id in found.keys() {

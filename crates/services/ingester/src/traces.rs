@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use triptych_blob::Bucket;
 use triptych_config::TenantLimits;
 use triptych_model::batch::TracesReader;
@@ -15,7 +14,7 @@ use triptych_model::{Result, Signal, TenantId};
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
-use triptych_traceql::{MatchMerge, merge_samples, merge_tags, merge_values};
+use triptych_traceql::{merge_matches, merge_samples, merge_tags, merge_values};
 use triptych_traces::{FlushOptions, Head, HeadConfig};
 
 use crate::Deps;
@@ -88,19 +87,11 @@ impl TracesStore for Generations<Traces> {
     }
 
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
-        let mut heads = self.heads(ctx);
-        if heads.len() < 2 {
-            let Some(head) = heads.pop() else { return Ok(stream::empty().boxed()) };
-            return head.search(ctx, search).await;
+        let mut streams = Vec::new();
+        for head in self.heads(ctx) {
+            streams.push(head.search(ctx, search).await?);
         }
-        let mut merge = MatchMerge::new(search.spans_per_set);
-        for head in heads {
-            let mut matches = head.search(ctx, search).await?;
-            while let Some(found) = matches.try_next().await? {
-                merge.add(found);
-            }
-        }
-        Ok(stream::iter(merge.finish(search.limit)).map(Ok).boxed())
+        merge_matches(search, streams)
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {

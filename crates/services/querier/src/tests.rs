@@ -1,5 +1,6 @@
 //! Sources in memory that hold what a case gives them, and fail as it says.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
@@ -376,9 +377,14 @@ async fn one_store_api_over_all() {
     assert_eq!(volumes, [20, 6]);
     assert_eq!(logs.detected_fields(&ctx, &select).await.unwrap().len(), 2);
 
-    let search = TraceSearch { query: "{}".into(), start_ns: 0, end_ns: 0, limit: 2, spans_per_set: 3 };
-    let found: Vec<TraceMatch> = traces.search(&ctx, &search).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(found.iter().map(|t| t.trace_id[0]).collect::<Vec<_>>(), [3, 2]);
+    let search =
+        |query: &str| TraceSearch { query: query.into(), start_ns: 0, end_ns: 0, limit: 2, spans_per_set: 3 };
+    let newest = traces.search(&ctx, &search("{} with (most_recent=true)")).await.unwrap();
+    let newest: Vec<TraceMatch> = newest.try_collect().await.unwrap();
+    assert_eq!(newest.iter().map(|t| t.trace_id[0]).collect::<Vec<_>>(), [3, 2]);
+    let found = traces.search(&ctx, &search("{}")).await.unwrap();
+    let found: Vec<TraceMatch> = found.try_collect().await.unwrap();
+    assert_eq!(found.iter().map(|t| t.trace_id[0]).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
     let parts = traces.find(&ctx, &trace_id(3), 0, 0).await.unwrap();
     let whole = triptych_traces::combine(vec![otlp(3, 3), otlp(3, 4)]).unwrap();
     assert_eq!(parts.otlp, [whole]);

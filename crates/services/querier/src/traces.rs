@@ -1,7 +1,6 @@
 //! Plugs traces in: the merged Store API, and TraceQL metrics over it.
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use triptych_model::Result;
 use triptych_model::metrics::QueryValue;
 use triptych_model::traces::{
@@ -11,7 +10,7 @@ use triptych_model::traces::{
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
-use triptych_traceql::{MatchMerge, evaluate, leaves, merge_samples, merge_tags, merge_values};
+use triptych_traceql::{evaluate, leaves, merge_matches, merge_samples, merge_tags, merge_values};
 
 use crate::fan::Fan;
 use crate::{Pool, Source};
@@ -89,7 +88,7 @@ impl TracesStore for Door {
         Ok(TraceParts { otlp: if combined.is_empty() { Vec::new() } else { vec![combined] } })
     }
 
-    /// Newest first. Each source stops at the limit for itself.
+    /// As the sources find them; a trace again when another adds to it. Each source stops at the limit for itself.
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let streams = self
             .fan
@@ -98,17 +97,7 @@ impl TracesStore for Door {
                 Box::pin(async move { store.search(&ctx, &search).await })
             })
             .await?;
-        let (limit, spans_per_set) = (search.limit, search.spans_per_set);
-        let merge = async move {
-            let mut merge = MatchMerge::new(spans_per_set);
-            let mut all = stream::select_all(streams);
-            while let Some(found) = all.try_next().await? {
-                merge.add(found);
-            }
-            Ok(merge.finish(limit))
-        };
-        let found = self.fan.run(ctx, merge).await?;
-        Ok(stream::iter(found).map(Ok).boxed())
+        Ok(self.fan.ahead(ctx, merge_matches(search, streams)?))
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {

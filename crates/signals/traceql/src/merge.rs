@@ -6,9 +6,10 @@ use futures::stream::{self, BoxStream, StreamExt};
 use hashbrown::{HashMap, HashSet};
 use triptych_model::Result;
 use triptych_model::traces::{
-    ScopeTags, SpanId, SpanMatch, SpanSample, SpanSet, TraceId, TraceMatch, TraceSamples, Value,
+    ScopeTags, SpanId, SpanMatch, SpanSample, SpanSet, TraceId, TraceMatch, TraceSamples, TraceSearch, Value,
 };
 
+use crate::parser::parse;
 use crate::search::{SPANS_PER_SET_DEFAULT, TRACES_DEFAULT};
 
 /// Collects matches of several sources. Holds at most what was added; a source gives no more than the limit.
@@ -34,12 +35,16 @@ impl MatchMerge {
         self.found.is_empty()
     }
 
-    pub fn add(&mut self, new: TraceMatch) {
+    /// The trace as it is known now; `None` where nothing is new.
+    pub fn add(&mut self, new: TraceMatch) -> Option<&TraceMatch> {
         match self.found.entry(new.trace_id) {
-            hashbrown::hash_map::Entry::Occupied(mut old) => combine(old.get_mut(), new, self.spans_per_set),
-            hashbrown::hash_map::Entry::Vacant(free) => {
-                free.insert(new);
+            hashbrown::hash_map::Entry::Occupied(old) => {
+                let known = old.into_mut();
+                let before = known.clone();
+                combine(known, new, self.spans_per_set);
+                (*known != before).then_some(known)
             }
+            hashbrown::hash_map::Entry::Vacant(free) => Some(free.insert(new)),
         }
     }
 
@@ -52,15 +57,38 @@ impl MatchMerge {
     }
 }
 
-/// See [`MatchMerge`].
+/// What several sources found becomes one stream. A trace is told as soon as one source has it, and again, combined, each time
+/// another adds to it: the last counts. With the hint `most_recent=true` all sources are waited for, and the newest come, each
+/// once, newest first. Ends with the first error.
 pub fn merge_matches(
-    matches: impl IntoIterator<Item = TraceMatch>,
-    limit: usize,
-    spans_per_set: usize,
-) -> Vec<TraceMatch> {
-    let mut merge = MatchMerge::new(spans_per_set);
-    matches.into_iter().for_each(|m| merge.add(m));
-    merge.finish(limit)
+    search: &TraceSearch,
+    mut streams: Vec<BoxStream<'static, Result<TraceMatch>>>,
+) -> Result<BoxStream<'static, Result<TraceMatch>>> {
+    let most_recent = parse(&search.query)?.is_most_recent();
+    if let [_] = streams[..]
+        && let Some(only) = streams.pop()
+    {
+        return Ok(only);
+    }
+    let mut merge = MatchMerge::new(search.spans_per_set);
+    let limit = search.limit;
+    Ok(async_stream::try_stream! {
+        let mut all = stream::select_all(streams);
+        while let Some(found) = all.next().await {
+            if let Some(known) = merge.add(found?)
+                && !most_recent
+            {
+                let known = known.clone();
+                yield known;
+            }
+        }
+        if most_recent {
+            for found in merge.finish(limit) {
+                yield found;
+            }
+        }
+    }
+    .boxed())
 }
 
 fn combine(old: &mut TraceMatch, new: TraceMatch, spans_per_set: usize) {
@@ -123,8 +151,13 @@ fn combine_sets(old: &mut SpanSet, new: SpanSet, spans_per_set: usize) {
 /// Streams in ascending order of trace id become one. Of a span that several streams have, the first stream's sample counts.
 /// Ends with the first error.
 pub fn merge_samples(
-    streams: Vec<BoxStream<'static, Result<TraceSamples>>>,
+    mut streams: Vec<BoxStream<'static, Result<TraceSamples>>>,
 ) -> BoxStream<'static, Result<TraceSamples>> {
+    if let [_] = streams[..]
+        && let Some(only) = streams.pop()
+    {
+        return only;
+    }
     struct Source {
         stream: BoxStream<'static, Result<TraceSamples>>,
         head: Option<TraceSamples>,

@@ -99,6 +99,8 @@ pub trait TracesStore: Send + Sync + 'static {
         start_ns: i64,
         end_ns: i64,
     ) -> Result<TraceParts>;
+    /// A trace may come again, more complete: the last counts. So there may be more items than the limit, which each source
+    /// keeps for itself.
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>>;
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>>;
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>>;

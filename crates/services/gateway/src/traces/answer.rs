@@ -30,8 +30,10 @@ pub fn tags_cost(report: &ReadReport) -> Json {
     })
 }
 
-/// Tempo's text where the root was not among what was read.
-const NO_ROOT: &str = "<root span not yet received>";
+/// The root's service, or Tempo's text where the root was not among what was read.
+pub fn root_service(name: &str) -> &str {
+    if name.is_empty() { "<root span not yet received>" } else { name }
+}
 
 fn value(value: &Value) -> Json {
     match value {
@@ -73,7 +75,6 @@ fn span_set(set: &SpanSet) -> Json {
 }
 
 pub fn trace(found: &TraceMatch) -> Json {
-    let named = |text: &str| if text.is_empty() { NO_ROOT.to_owned() } else { text.to_owned() };
     let id = hex::encode(found.trace_id);
     let sets: Vec<Json> = found.span_sets.iter().map(span_set).collect();
     let services: serde_json::Map<String, Json> = found
@@ -89,7 +90,7 @@ pub fn trace(found: &TraceMatch) -> Json {
         .collect();
     let mut answer = json!({
         "traceID": id.trim_start_matches('0'),
-        "rootServiceName": named(&found.root_service),
+        "rootServiceName": root_service(&found.root_service),
         "rootTraceName": found.root_name,
         "startTimeUnixNano": found.start_ns.to_string(),
         "durationMs": found.duration_ns / 1_000_000,

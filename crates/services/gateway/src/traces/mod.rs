@@ -1,8 +1,10 @@
-//! Tempo's HTTP API (grafana.com/docs/tempo/latest/api_docs).
+//! Tempo's HTTP API (grafana.com/docs/tempo/latest/api_docs), and [`stream`]: its searches and metrics over gRPC.
 
 mod answer;
 mod otlp;
+pub mod stream;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,8 +13,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::StreamExt;
 use http::{HeaderMap, StatusCode, header};
-use triptych_model::metrics::QueryValue;
-use triptych_model::traces::{TagsSelect, TraceId, TraceSearch, TracesMetricsQuery};
+use triptych_model::metrics::{QueryValue, SeriesSamples};
+use triptych_model::traces::{
+    ScopeTags, TagsSelect, TraceId, TraceMatch, TraceSearch, TracesMetricsQuery, Value,
+};
 use triptych_model::{Error, Result};
 use triptych_rpc::{Door, http_status};
 use triptych_runtime::{ReadReport, now_ns};
@@ -218,33 +222,38 @@ fn logfmt_pairs(text: &str) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
-async fn search(asked: Asked) -> Answer {
-    let (start_ns, end_ns) = range(&asked)?;
+fn trace_search(asked: &Asked) -> Result<TraceSearch> {
+    let (start_ns, end_ns) = range(asked)?;
     let limit = asked.params.limit("limit", TRACES_DEFAULT)?;
     let max = asked.limits.query.traces_max;
     if max > 0 && limit > max {
         return Err(Error::invalid(format!(
             "limit {limit} exceeds the most traces a search may return ({max})"
-        ))
-        .into());
+        )));
     }
-    let search = TraceSearch {
-        query: search_query(&asked)?,
+    Ok(TraceSearch {
+        query: search_query(asked)?,
         start_ns,
         end_ns,
         limit,
         spans_per_set: asked.params.limit("spss", SPANS_PER_SET_DEFAULT)?,
-    };
+    })
+}
+
+async fn search(asked: Asked) -> Answer {
+    let search = trace_search(&asked)?;
     let _slot = asked.slot().await?;
-    let mut found = Vec::new();
+    // A trace may come again, more complete; at most the limit of each source.
+    let mut found: HashMap<TraceId, TraceMatch> = HashMap::new();
     let mut matches = asked.shared.traces.search(&asked.ctx, &search).await?;
     while let Some(one) = matches.next().await {
-        found.push(one?);
-        if limit > 0 && found.len() >= limit {
-            break;
-        }
+        let one = one?;
+        found.insert(one.trace_id, one);
     }
     drop(matches);
+    let mut found: Vec<TraceMatch> = found.into_values().collect();
+    found.sort_by(|a, b| b.start_ns.cmp(&a.start_ns).then_with(|| a.trace_id.cmp(&b.trace_id)));
+    found.truncate(if search.limit == 0 { TRACES_DEFAULT } else { search.limit });
     let traces: Vec<_> = found.iter().map(answer::trace).collect();
     let report = asked.ctx.report();
     let answer = serde_json::json!({"traces": traces, "metrics": answer::search_cost(&report)});
@@ -263,12 +272,30 @@ fn tags_select(asked: &Asked, name: &str) -> Result<TagsSelect> {
     })
 }
 
-async fn tag_names_v1(asked: Asked) -> Answer {
-    let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
+/// Names of all scopes, each once.
+fn flat_names(scopes: Vec<ScopeTags>) -> Vec<String> {
     let mut names: Vec<String> = scopes.into_iter().flat_map(|s| s.tags).collect();
     names.sort();
     names.dedup();
-    Ok(send_tags(&asked, "tagNames", names.into()))
+    names
+}
+
+/// The old API names attributes without their scope.
+fn old_name(tag: String) -> String {
+    if tag.contains(':') || INTRINSICS.contains(&tag.as_str()) { tag } else { format!(".{tag}") }
+}
+
+/// Values of all types as text, each once.
+fn flat_values(values: &[Value]) -> Vec<String> {
+    let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.sort();
+    values.dedup();
+    values
+}
+
+async fn tag_names_v1(asked: Asked) -> Answer {
+    let scopes = asked.shared.traces.tag_names(&asked.ctx, &tags_select(&asked, "")?).await?;
+    Ok(send_tags(&asked, "tagNames", flat_names(scopes).into()))
 }
 
 async fn tag_names_v2(asked: Asked) -> Answer {
@@ -279,13 +306,8 @@ async fn tag_names_v2(asked: Asked) -> Answer {
 }
 
 async fn tag_values_v1(Path(tag): Path<String>, asked: Asked) -> Answer {
-    // The old API names attributes without their scope.
-    let name = if tag.contains(':') || INTRINSICS.contains(&tag.as_str()) { tag } else { format!(".{tag}") };
-    let values = asked.shared.traces.tag_values(&asked.ctx, &tags_select(&asked, &name)?).await?;
-    let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
-    values.sort();
-    values.dedup();
-    Ok(send_tags(&asked, "tagValues", values.into()))
+    let values = asked.shared.traces.tag_values(&asked.ctx, &tags_select(&asked, &old_name(tag))?).await?;
+    Ok(send_tags(&asked, "tagValues", flat_values(&values).into()))
 }
 
 /// Names that are not attributes in the old API.
@@ -311,38 +333,38 @@ fn query_text(asked: &Asked) -> Result<String> {
     Ok(asked.params.get("q").map_or_else(|| asked.params.required("query"), Ok)?.to_owned())
 }
 
-async fn query_range(asked: Asked) -> Answer {
-    let (start_ns, end_ns) = metrics_range(&asked)?;
+fn range_question(asked: &Asked) -> Result<TracesMetricsQuery> {
+    let (start_ns, end_ns) = metrics_range(asked)?;
     // As many points as Grafana draws, and at least a second each.
     let default = (end_ns.saturating_sub(start_ns) / 240 / SECOND_NS).max(1) * SECOND_NS;
     let step_ns = asked.params.duration_ns("step")?.unwrap_or(default);
     if step_ns <= 0 || end_ns.saturating_sub(start_ns) / step_ns > POINTS_MAX {
-        return Err(
-            Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")).into()
-        );
+        return Err(Error::invalid(format!("step must be positive and give at most {POINTS_MAX} points")));
     }
-    let question = TracesMetricsQuery { query: query_text(&asked)?, start_ns, end_ns, step_ns };
+    Ok(TracesMetricsQuery { query: query_text(asked)?, start_ns, end_ns, step_ns })
+}
+
+fn instant_question(asked: &Asked) -> Result<TracesMetricsQuery> {
+    let (start_ns, end_ns) = metrics_range(asked)?;
+    Ok(TracesMetricsQuery { query: query_text(asked)?, start_ns, end_ns, step_ns: 0 })
+}
+
+async fn series(asked: &Asked, question: &TracesMetricsQuery) -> Result<Vec<SeriesSamples>> {
     let _slot = asked.slot().await?;
-    match asked.shared.query.traces(&asked.ctx, &question).await? {
-        QueryValue::Matrix(series) | QueryValue::Vector(series) => {
-            let series: Vec<_> = series.iter().map(answer::range_series).collect();
-            Ok(send_series(&asked, series))
-        }
-        _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
+    match asked.shared.query.traces(&asked.ctx, question).await? {
+        QueryValue::Matrix(series) | QueryValue::Vector(series) => Ok(series),
+        _ => Err(Error::internal("a TraceQL metrics query did not give series")),
     }
 }
 
+async fn query_range(asked: Asked) -> Answer {
+    let series = series(&asked, &range_question(&asked)?).await?;
+    Ok(send_series(&asked, series.iter().map(answer::range_series).collect()))
+}
+
 async fn query(asked: Asked) -> Answer {
-    let (start_ns, end_ns) = metrics_range(&asked)?;
-    let question = TracesMetricsQuery { query: query_text(&asked)?, start_ns, end_ns, step_ns: 0 };
-    let _slot = asked.slot().await?;
-    match asked.shared.query.traces(&asked.ctx, &question).await? {
-        QueryValue::Matrix(series) | QueryValue::Vector(series) => {
-            let series: Vec<_> = series.iter().filter_map(answer::instant_series).collect();
-            Ok(send_series(&asked, series))
-        }
-        _ => Err(Error::internal("a TraceQL metrics query did not give series").into()),
-    }
+    let series = series(&asked, &instant_question(&asked)?).await?;
+    Ok(send_series(&asked, series.iter().filter_map(answer::instant_series).collect()))
 }
 
 /// Grafana reads the version to decide which API features there are.

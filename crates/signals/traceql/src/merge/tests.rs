@@ -33,9 +33,43 @@ fn found(trace: u8, start_ns: i64, root: &str, spans: &[u8], matched: u32) -> Tr
     }
 }
 
+fn finished(
+    matches: impl IntoIterator<Item = TraceMatch>,
+    limit: usize,
+    spans_per_set: usize,
+) -> Vec<TraceMatch> {
+    let mut merge = MatchMerge::new(spans_per_set);
+    for one in matches {
+        merge.add(one);
+    }
+    merge.finish(limit)
+}
+
+#[test]
+fn traces_are_told_as_they_are_found() {
+    let told = |query: &str| -> Result<Vec<(u8, u32)>> {
+        let search = TraceSearch { query: query.into(), start_ns: 0, end_ns: 0, limit: 2, spans_per_set: 3 };
+        let source = |matches: Vec<TraceMatch>| stream::iter(matches.into_iter().map(Ok)).boxed();
+        // A part, a copy of it, another part; two more traces.
+        let one = source(vec![found(1, 100, "", &[1, 2], 2), found(2, 50, "", &[1], 1)]);
+        let copy = source(vec![found(1, 100, "", &[1, 2], 2), found(3, 70, "", &[1], 1)]);
+        let part = source(vec![found(1, 100, "", &[3], 1)]);
+        let all: Vec<TraceMatch> = block_on(merge_matches(&search, vec![one, copy, part])?.try_collect())?;
+        Ok(all.iter().map(|m| (m.trace_id[15], m.span_sets[0].matched)).collect())
+    };
+    let mut growing = told("{}").unwrap();
+    let last = growing.iter().rev().find(|(trace, _)| *trace == 1).copied();
+    assert_eq!(last, Some((1, 3)), "{growing:?}");
+    growing.sort_unstable();
+    growing.dedup_by_key(|(trace, _)| *trace);
+    assert_eq!(growing.len(), 3);
+    assert_eq!(told("{} with (most_recent=true)").unwrap(), [(1, 3), (3, 1)]);
+    assert!(told("{").is_err());
+}
+
 #[test]
 fn matches_are_combined() {
-    let merged = merge_matches(
+    let merged = finished(
         [
             found(1, 100, "", &[1, 2], 2),
             found(2, 300, "x", &[1], 1),
@@ -64,7 +98,7 @@ fn matches_are_combined() {
             (3, 10, 10, "x", vec![1, 2, 3], 10),
         ]
     );
-    let four = merge_matches([found(4, 5, "x", &[1, 2, 3], 8), found(4, 5, "x", &[4, 5, 6], 10)], 0, 0);
+    let four = finished([found(4, 5, "x", &[1, 2, 3], 8), found(4, 5, "x", &[4, 5, 6], 10)], 0, 0);
     assert_eq!(four[0].span_sets[0].matched, 18);
     assert_eq!(four[0].services, [("a".to_owned(), 10, 1)]);
 }
@@ -79,7 +113,7 @@ fn groups_are_kept_apart() {
         ];
         m
     };
-    let merged = merge_matches([grouped("x", &[1]), grouped("y", &[2]), grouped("x", &[1, 3])], 0, 0);
+    let merged = finished([grouped("x", &[1]), grouped("y", &[2]), grouped("x", &[1, 3])], 0, 0);
     let sets: Vec<_> = merged[0].span_sets.iter().map(|s| (s.matched, s.attributes[1].1.clone())).collect();
     assert_eq!(sets, [(2, Value::Int(2)), (1, Value::Int(1))]);
 }

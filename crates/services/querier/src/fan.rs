@@ -25,11 +25,15 @@ const HANDOVER_BATCHES: usize = 2;
 pub(crate) struct Fan {
     signal: Signal,
     pool: Handle,
+    /// Most items of a stream that are handed over at once.
+    items_max: usize,
 }
 
 impl Fan {
     pub fn new(signal: Signal, pool: Handle) -> Self {
-        Self { signal, pool }
+        // Items of logs and metrics are batches already; of traces they are single traces, as many as in a frame.
+        let items_max = if signal == Signal::Traces { 256 } else { 1 };
+        Self { signal, pool, items_max }
     }
 
     /// Runs on the pool until done, cancelled, or too late; dropping the answer stops it.
@@ -104,14 +108,15 @@ impl Fan {
     }
 
     /// Moves a stream to the pool, where it runs ahead of its reader.
-    pub fn ahead<T: Send + 'static>(&self, ctx: &QueryContext, mut stream: Stream<T>) -> Stream<T> {
+    pub fn ahead<T: Send + 'static>(&self, ctx: &QueryContext, stream: Stream<T>) -> Stream<T> {
         let (sender, receiver) = mpsc::channel(HANDOVER_BATCHES);
+        let mut batches = stream.ready_chunks(self.items_max);
         let ctx = ctx.clone();
         let task = self.spawn(async move {
             let pump = async {
-                while let Some(item) = stream.next().await {
-                    let failed = item.is_err();
-                    if sender.send(item).await.is_err() || failed {
+                while let Some(batch) = batches.next().await {
+                    let failed = batch.iter().any(Result::is_err);
+                    if sender.send(batch).await.is_err() || failed {
                         break;
                     }
                 }
@@ -119,14 +124,15 @@ impl Fan {
             };
             if let Err(error) = in_time(&ctx, pump).await {
                 // Nobody there to hear it is fine.
-                let _ = sender.send(Err(error)).await;
+                let _ = sender.send(vec![Err(error)]).await;
             }
             Ok(())
         });
         // The task lives as long as the stream.
         stream::unfold((receiver, task), async |(mut receiver, task)| {
-            receiver.recv().await.map(|item| (item, (receiver, task)))
+            receiver.recv().await.map(|batch| (stream::iter(batch), (receiver, task)))
         })
+        .flatten()
         .boxed()
     }
 }

@@ -16,8 +16,11 @@
 //! Memory: one trace at a time, as the source hands it over; the series of a metrics query, reserved from the query's budget.
 //!
 //! Known holes: `parent.` attributes and `compare()` are refused with an error that says so; comparisons between two pipelines
-//! (`({} | count()) > ({} | count())`) too. A trace whose parts lie in several sources is evaluated part by part, so an operator
-//! that relates spans of different sources does not see them together.
+//! (`({} | count()) > ({} | count())`) too. A trace whose spans came in over a longer time lies in parts: in the heads of several
+//! generations and in blocks. Every head and the bucket are sources of their own, and each evaluates its part: `count()`, `avg()`
+//! and the like, `{} && {}`, and operators that relate spans see one part at a time. Parts in several blocks are put together
+//! before they are evaluated, but a span's place in the tree is known within its block alone, so `>`, `>>`, `~` and their kind do
+//! not see across blocks, until these are merged. Filters of single spans are not touched by any of this: they find every span.
 
 pub mod ast;
 mod display;

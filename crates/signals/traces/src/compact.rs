@@ -31,6 +31,7 @@ use crate::block::{
 };
 use crate::bucket_store::{TenantListing, list_tenant, read_meta, read_object};
 use crate::head::decode_parts;
+use crate::otlp::KEEP_ALL;
 use crate::view::Derived;
 
 const TENANT_INDEX_NAME: &str = "index.json.gz";
@@ -394,7 +395,7 @@ async fn copy_traces(
                 *head = traces.next().await.transpose().map_err(|e| MergeError::Input(*id, e))?;
             }
         }
-        let (trace, _) = decode_parts(next, &parts);
+        let (trace, _) = decode_parts(next, &parts, KEEP_ALL);
         if trace.span_count() > 0 {
             upload.add(&trace, &Derived::of(&trace)).await.map_err(MergeError::Output)?;
         }

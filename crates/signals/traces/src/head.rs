@@ -4,18 +4,23 @@
 //! Head -> 32 shards, ordered by trace id -> { id -> Entry{times, parts}, sealed chunks (LZ4), one open chunk }
 //! ```
 //! A part's bytes are appended to its shard's open chunk; at 64 KiB the chunk is compressed and sealed. Nothing is decoded on the
-//! way in. Reads copy a shard's table and share its chunks, then work without the lock: writers never wait for a query.
+//! way in. Reads copy a shard's table and share its chunks, then work without the lock: writers never wait for a query. Of a
+//! trace they decode what the question reads. Two shards are worked on at a time, beside the async threads.
+//!
+//! Questions for tags have an index of their own ([`tags`]), which they fill.
 //!
 //! Shards are ranges of trace ids (64-bit ids, padded with zeros, have 16 of their own), so that walking them in order gives
 //! traces in ascending order with one shard's result in memory at a time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod tags;
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 use memchr::memmem;
 use parking_lot::Mutex;
@@ -33,15 +38,18 @@ use triptych_runtime::QueryContext;
 use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
 use triptych_traceql::{SpanSource, TraceSpans};
 
+use crate::block::read::compute;
 use crate::block::{BlockMeta, BlockOptions, BlockUpload};
 use crate::merge;
-use crate::otlp::{self, Trace};
+use crate::otlp::{self, KEEP_ALL, Keep, Trace};
 use crate::tags::{TagNames, TagValues};
 use crate::view::{Derived, Matcher, overlaps, spans_bytes};
 
 /// Plain size at which a chunk is compressed. Larger: better ratio, more to decompress for one trace.
 const CHUNK_BYTES: usize = 64 << 10;
 const SHARDS: usize = 32;
+/// Shards that a question works on side by side.
+const SHARDS_AHEAD: usize = 2;
 /// Decompressed chunks that a walk keeps; parts of one trace mostly lie in chunks near each other.
 const WALK_CHUNKS_MAX: usize = 64;
 
@@ -115,6 +123,10 @@ struct Inner {
     traces: AtomicUsize,
     spans: AtomicUsize,
     bytes: AtomicUsize,
+    /// Of all traces.
+    start_ns: AtomicI64,
+    end_ns: AtomicI64,
+    tags: Mutex<tags::TagIndex>,
 }
 
 /// One tenant's live traces. Clones share them.
@@ -135,6 +147,9 @@ impl Head {
             traces: AtomicUsize::new(0),
             spans: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            start_ns: AtomicI64::new(i64::MAX),
+            end_ns: AtomicI64::new(i64::MIN),
+            tags: Mutex::default(),
         }))
     }
 
@@ -195,6 +210,8 @@ impl Head {
             entry.bytes += length;
             entry.parts.push(part);
             report.accepted += u64::from(record.spans);
+            inner.start_ns.fetch_min(record.start_ns, Ordering::Relaxed);
+            inner.end_ns.fetch_max(record.end_ns, Ordering::Relaxed);
             inner.spans.fetch_add(record.spans as usize, Ordering::Relaxed);
             inner.bytes.fetch_add(grown, Ordering::Relaxed);
             if shard.open.len() >= CHUNK_BYTES {
@@ -278,46 +295,90 @@ impl Head {
 
     pub async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
         let mut names = TagNames::new(select);
-        if select.scope != "intrinsic" {
-            let matcher = crate::query::tags_matcher(select)?;
-            self.visit(ctx, &matcher, |trace, derived| {
-                names.add_trace(trace, derived, &matcher);
-                !names.full()
-            })
-            .await?;
+        if select.scope == "intrinsic" {
+            return Ok(names.finish());
         }
+        let matcher = crate::query::tags_matcher(select)?;
+        if matcher.tests.is_empty()
+            && (!self.overlaps(select.start_ns, select.end_ns) || self.index_tags(ctx, &mut names).await?)
+        {
+            return Ok(names.finish());
+        }
+        let fresh = names.fresh();
+        let ask = Ask::new(ctx, matcher, KEEP_ALL.clone());
+        let mut shards = self.each_shard(ask, move |ask, snapshot, alive| {
+            let mut names = fresh.fresh();
+            snapshot.visit(ask, alive, &mut |trace| {
+                names.add_trace(trace, &Derived::needed(trace, ask.matcher.needs), &ask.matcher);
+                Ok(!names.full())
+            })?;
+            Ok(names)
+        });
+        while let Some(found) = shards.try_next().await?
+            && !names.full()
+        {
+            names.absorb(found);
+        }
+        drop(shards);
         Ok(names.finish())
     }
 
     pub async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         let mut values = TagValues::new(select);
-        if !values.done() {
-            let matcher = crate::query::tags_matcher(select)?;
-            self.visit(ctx, &matcher, |trace, derived| {
-                values.add_trace(trace, derived, &matcher);
-                !values.done()
-            })
-            .await?;
+        if values.done() {
+            return Ok(values.finish());
         }
+        let matcher = crate::query::values_matcher(select, &values.attributes)?;
+        if matcher.tests.is_empty()
+            && (!self.overlaps(select.start_ns, select.end_ns) || self.index_tags(ctx, &mut values).await?)
+        {
+            return Ok(values.finish());
+        }
+        let fresh = values.fresh();
+        let keep = matcher.keep();
+        let ask = Ask::new(ctx, matcher, keep);
+        let mut shards = self.each_shard(ask, move |ask, snapshot, alive| {
+            let mut values = fresh.fresh();
+            snapshot.visit(ask, alive, &mut |trace| {
+                values.add_trace(trace, &Derived::needed(trace, ask.matcher.needs), &ask.matcher);
+                Ok(!values.done())
+            })?;
+            Ok(values)
+        });
+        while let Some(found) = shards.try_next().await?
+            && !values.done()
+        {
+            values.absorb(found);
+        }
+        drop(shards);
         Ok(values.finish())
     }
 
-    /// Decodes every trace that may match, in no order, until `f` says `false`. A trace whose bytes are no OTLP is missed.
-    async fn visit(
+    /// Whether any trace may lie in the range.
+    fn overlaps(&self, start_ns: i64, end_ns: i64) -> bool {
+        let own = |time: &AtomicI64| time.load(Ordering::Relaxed);
+        overlaps(start_ns, end_ns, own(&self.0.start_ns), own(&self.0.end_ns))
+    }
+
+    /// Runs `work` on the shards' traces in the range. Results come in order of the shards, ascending with the trace id. When the
+    /// stream is dropped, work that runs stops soon.
+    fn each_shard<T: Send + 'static>(
         &self,
-        ctx: &QueryContext,
-        matcher: &Matcher,
-        mut f: impl FnMut(&Trace<'_>, &Derived) -> bool,
-    ) -> Result<()> {
-        let needles = Needles::new(matcher);
-        for shard in 0..SHARDS {
-            let snapshot = self.snapshot(shard, matcher.start_ns, matcher.end_ns);
-            if !snapshot.visit(ctx, &needles, &mut f)? {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        Ok(())
+        ask: Ask,
+        work: impl Fn(&Ask, &ShardSnapshot, &Weak<()>) -> Result<T> + Send + Sync + 'static,
+    ) -> BoxStream<'static, Result<T>> {
+        let (head, asked, alive) = (self.clone(), Arc::new((ask, work)), Arc::new(()));
+        stream::iter(0..SHARDS)
+            .map(move |shard| {
+                let (head, asked, alive) = (head.clone(), asked.clone(), Arc::downgrade(&alive));
+                compute(move || {
+                    let (ask, work) = &*asked;
+                    let snapshot = head.snapshot(shard, ask.matcher.start_ns, ask.matcher.end_ns);
+                    work(ask, &snapshot, &alive)
+                })
+            })
+            .buffered(SHARDS_AHEAD)
+            .boxed()
     }
 
     /// Writes everything as one block. Nothing is removed from the head: it stays readable, and a flush that failed can be repeated
@@ -348,7 +409,7 @@ impl Head {
             let mut snapshot = self.snapshot(shard, 0, 0);
             for (i, item) in snapshot.ascending().enumerate() {
                 let (id, parts) = item?;
-                let (trace, damaged) = decode_parts(id, &parts);
+                let (trace, damaged) = decode_parts(id, &parts, KEEP_ALL);
                 report.damaged_parts += damaged as u64;
                 if trace.span_count() > 0 {
                     upload.add(&trace, &Derived::of(&trace)).await?;
@@ -465,13 +526,27 @@ impl<'s> Walk<'s> {
     }
 }
 
+/// A question to all shards.
+struct Ask {
+    ctx: QueryContext,
+    matcher: Matcher,
+    keep: Keep,
+    needles: Needles,
+}
+
+impl Ask {
+    fn new(ctx: &QueryContext, matcher: Matcher, keep: Keep) -> Self {
+        Self { ctx: ctx.clone(), needles: Needles::new(&matcher), matcher, keep }
+    }
+}
+
 /// Decodes and merges the parts of a trace. Parts that are no OTLP are left out and counted.
-pub(crate) fn decode_parts(trace_id: TraceId, parts: &[Bytes]) -> (Trace<'_>, usize) {
+pub(crate) fn decode_parts<'a>(trace_id: TraceId, parts: &'a [Bytes], keep: &Keep) -> (Trace<'a>, usize) {
     let mut damaged = 0;
     let mut traces: Vec<_> = parts
         .iter()
         .filter_map(|part| {
-            let decoded = otlp::decode(trace_id, part);
+            let decoded = otlp::decode_kept(trace_id, part, keep);
             damaged += usize::from(decoded.is_err());
             decoded.ok()
         })
@@ -495,13 +570,15 @@ fn no_copies(trace: &Trace<'_>) -> bool {
 }
 
 impl ShardSnapshot {
-    /// Walks in order of arrival. `Ok(false)`: `f` wanted no more.
+    /// Walks in order of arrival while `f` says `true` and somebody is `alive` to hear the answer. `f` gets every trace that may
+    /// match.
     fn visit(
         &self,
-        ctx: &QueryContext,
-        needles: &Needles,
-        f: &mut impl FnMut(&Trace<'_>, &Derived) -> bool,
-    ) -> Result<bool> {
+        ask: &Ask,
+        alive: &Weak<()>,
+        f: &mut impl FnMut(&Trace<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let ctx = &ask.ctx;
         let mut walk = Walk::new(&self.chunks);
         let mut rows = 0;
         for (i, (id, entry)) in self.entries.iter().enumerate() {
@@ -510,20 +587,22 @@ impl ShardSnapshot {
             rows += u64::from(entry.spans);
             if i % 64 == 0 {
                 ctx.add_rows(std::mem::take(&mut rows))?;
+                if alive.strong_count() == 0 {
+                    return Ok(());
+                }
             }
-            if !needles.may_match(&parts) {
+            if !ask.needles.may_match(&parts) {
                 continue;
             }
-            let (trace, damaged) = decode_parts(*id, &parts);
+            let (trace, damaged) = decode_parts(*id, &parts, &ask.keep);
             if damaged > 0 {
                 ctx.missed(format!("trace {}: {damaged} received parts are no OTLP", hex::encode(id)));
             }
-            if !f(&trace, &Derived::of(&trace)) {
-                return Ok(false);
+            if !f(&trace)? {
+                break;
             }
         }
-        ctx.add_rows(rows)?;
-        Ok(true)
+        ctx.add_rows(rows)
     }
 
     /// Walks in ascending order of trace id; opens all chunks. For flushing.
@@ -593,32 +672,26 @@ impl SpanSource for Head {
         fetch: &FetchSpans,
     ) -> Result<BoxStream<'static, Result<TraceSpans>>> {
         let matcher = Matcher::new(fetch)?;
-        let (head, ctx) = (self.clone(), ctx.clone());
-        Ok(async_stream::try_stream! {
-            let needles = Needles::new(&matcher);
-            for shard in 0..SHARDS {
-                let snapshot = head.snapshot(shard, matcher.start_ns, matcher.end_ns);
-                let mut memory = ctx.reserve(0)?;
-                let mut found = Vec::new();
-                let mut refused = None;
-                snapshot.visit(&ctx, &needles, &mut |trace, derived| {
-                    if let Some(spans) = matcher.select(trace, derived) {
-                        if let Err(e) = memory.grow(spans_bytes(&spans)) {
-                            refused = Some(e);
-                            return false;
-                        }
-                        found.push(spans);
-                    }
-                    true
-                })?;
-                if let Some(e) = refused {
-                    Err(e)?;
+        let keep = matcher.keep();
+        let mut shards = self.each_shard(Ask::new(ctx, matcher, keep), |ask, snapshot, alive| {
+            let mut memory = ask.ctx.reserve(0)?;
+            let mut found = Vec::new();
+            snapshot.visit(ask, alive, &mut |trace| {
+                if let Some(spans) = ask.matcher.derive_and_select(trace) {
+                    memory.grow(spans_bytes(&spans))?;
+                    found.push(spans);
                 }
-                found.sort_unstable_by_key(|t| t.trace_id);
+                Ok(true)
+            })?;
+            found.sort_unstable_by_key(|t| t.trace_id);
+            Ok((found, memory))
+        });
+        Ok(async_stream::try_stream! {
+            while let Some((found, memory)) = shards.try_next().await? {
                 for trace in found {
                     yield trace;
                 }
-                tokio::task::yield_now().await;
+                drop(memory);
             }
         }
         .boxed())

@@ -29,7 +29,8 @@
 //! start) and are shown once.
 //!
 //! # Memory
-//! A head: received bytes, LZ4 in chunks of 64 KiB, about 100 bytes per trace; bounded by [`HeadConfig`]. A flush or merge: about twice
+//! A head: received bytes, LZ4 in chunks of 64 KiB, about 100 bytes per trace, an index of tags up to about 8 MiB where somebody asks
+//! for tags; bounded by [`HeadConfig`]. A flush or merge: about twice
 //! [`BlockOptions::row_group_bytes`](block::BlockOptions), and 16 MiB of upload. A merge also holds an eighth of a row group per
 //! source, decoded. A read: the column chunks of as many row groups as `blocks_ahead`, results reserved from the query's budget per
 //! row group; caches as configured.
@@ -39,6 +40,7 @@
 //! - an intrinsic of TraceQL: `view::SpanView::visit_intrinsic`, `block::fetch::intrinsic_column`.
 //!
 //! # Known holes
+//! - A question for tags without a filter is answered for all of a head whose times touch the range.
 //! - vParquet has no columns for `schema_url`, span and link `flags`: blocks lose them, as Tempo's do.
 //! - In a trace whose spans lie in several blocks, nested sets are known per block only, until they are merged.
 //! - The page index is used to skip pages of rows that failed a condition, not (yet) to skip pages by their bounds.

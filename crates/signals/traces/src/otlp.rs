@@ -13,8 +13,8 @@ mod decode;
 mod encode;
 mod json;
 
-pub(crate) use decode::first_bytes;
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, KEEP_ALL, Keep, Names, decode, decode_kept};
+pub(crate) use decode::{Place, first_bytes, key_value as decode_key_value, visit_texts};
 pub use encode::encode;
 pub(crate) use encode::key_value as encode_key_value;
 pub use json::{from_json, to_json};

@@ -2,7 +2,7 @@
 
 use triptych_model::Result;
 use triptych_model::traces::TagsSelect;
-use triptych_traceql::source::FetchSpans;
+use triptych_traceql::source::{Attribute, FetchSpans};
 
 use crate::view::Matcher;
 
@@ -16,6 +16,11 @@ pub(crate) fn tags_fetch(select: &TagsSelect) -> FetchSpans {
         end_ns: select.end_ns,
         ..FetchSpans::default()
     }
+}
+
+/// The spans that a question for the values of `attributes` is about.
+pub(crate) fn values_matcher(select: &TagsSelect, attributes: &[Attribute]) -> Result<Matcher> {
+    Matcher::new(&FetchSpans { attributes: attributes.to_vec(), ..tags_fetch(select) })
 }
 
 pub(crate) fn tags_matcher(select: &TagsSelect) -> Result<Matcher> {

@@ -13,8 +13,8 @@ use triptych_traceql::source::{
 };
 
 use crate::otlp::{
-    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, KeyValue, Resource, STATUS_ERROR, Span, Trace,
-    same_kind,
+    AnyValue, InstrumentationScope, KIND_CLIENT, KIND_SERVER, Keep, KeyValue, Names, Resource, SERVICE_NAME,
+    STATUS_ERROR, Span, Trace, same_kind,
 };
 
 /// A span's place in the tree. All zero where it is not known.
@@ -40,34 +40,62 @@ pub struct Derived {
     pub nested: Vec<Nested>,
 }
 
+/// What of [`Derived`] is read; the bounds always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    pub nested_sets: bool,
+    /// The root's names and the services.
+    pub summary: bool,
+}
+
 impl Derived {
     pub fn of(trace: &Trace<'_>) -> Self {
-        let mut out = Derived { nested: nested_sets(trace), ..Self::default() };
+        Self::needed(trace, Needs { nested_sets: true, summary: true })
+    }
+
+    /// As [`Derived::of`]; what is not needed stays empty.
+    pub fn needed(trace: &Trace<'_>, needs: Needs) -> Self {
+        let mut out = Derived::default();
+        if needs.nested_sets {
+            out.nested = nested_sets(trace);
+        }
+        if needs.summary {
+            out.summarize(trace);
+        }
+        for (_, _, span) in trace.spans() {
+            if out.start_ns == 0 || (span.start_ns != 0 && span.start_ns < out.start_ns) {
+                out.start_ns = span.start_ns;
+            }
+            out.end_ns = out.end_ns.max(span.end_ns);
+        }
+        out.end_ns = out.end_ns.max(out.start_ns);
+        out
+    }
+
+    fn summarize(&mut self, trace: &Trace<'_>) {
         let mut services: HashMap<&str, (u32, u32)> = HashMap::new();
         let mut root: Option<(u64, &Resource<'_>, &Span<'_>)> = None;
         for rs in &trace.resource_spans {
-            let service = rs.resource.service_name();
+            let (mut spans, mut errors) = (0, 0);
             for span in rs.scope_spans.iter().flat_map(|ss| &ss.spans) {
-                if out.start_ns == 0 || (span.start_ns != 0 && span.start_ns < out.start_ns) {
-                    out.start_ns = span.start_ns;
-                }
-                out.end_ns = out.end_ns.max(span.end_ns);
-                let counts = services.entry(service).or_default();
-                counts.0 += 1;
-                counts.1 += u32::from(span.status_code == STATUS_ERROR);
+                spans += 1;
+                errors += u32::from(span.status_code == STATUS_ERROR);
                 if span.parent_id.is_none() && root.is_none_or(|(start, ..)| span.start_ns < start) {
                     root = Some((span.start_ns, &rs.resource, span));
                 }
             }
+            if spans > 0 {
+                let counts = services.entry(rs.resource.service_name()).or_default();
+                counts.0 += spans;
+                counts.1 += errors;
+            }
         }
         if let Some((_, resource, span)) = root {
-            out.root_service = resource.service_name().into();
-            out.root_name = span.name.into();
+            self.root_service = resource.service_name().into();
+            self.root_name = span.name.into();
         }
-        out.services = services.into_iter().map(|(s, (spans, errors))| (s.into(), spans, errors)).collect();
-        out.services.sort_unstable();
-        out.end_ns = out.end_ns.max(out.start_ns);
-        out
+        self.services = services.into_iter().map(|(s, (spans, errors))| (s.into(), spans, errors)).collect();
+        self.services.sort_unstable();
     }
 
     pub fn duration_ns(&self) -> i64 {
@@ -392,10 +420,10 @@ pub struct Matcher {
     pub tests: Vec<Test>,
     pub all: bool,
     pub attributes: Vec<Attribute>,
-    /// Whether nested sets are read, by the evaluator or by a test.
-    pub nested_sets: bool,
-    /// Whether the root's names and the services are read.
-    pub summary: bool,
+    /// What the evaluator or a test reads.
+    pub needs: Needs,
+    /// What a test reads.
+    pub(crate) tests_need: Needs,
     pub start_ns: i64,
     pub end_ns: i64,
 }
@@ -407,19 +435,59 @@ impl Matcher {
         };
         const NESTED: [Intrinsic; 4] = [ChildCount, NestedSetLeft, NestedSetRight, NestedSetParent];
         const SUMMARY: [Intrinsic; 2] = [RootName, RootServiceName];
-        let reads = |wanted: &[Intrinsic]| {
-            let attributes = fetch.conditions.iter().map(|c| &c.attribute).chain(&fetch.attributes);
-            attributes.into_iter().any(|a| matches!(a, Attribute::Intrinsic(i) if wanted.contains(i)))
-        };
+        fn reads<'a>(mut attributes: impl Iterator<Item = &'a Attribute>, wanted: &[Intrinsic]) -> bool {
+            attributes.any(|a| matches!(a, Attribute::Intrinsic(i) if wanted.contains(i)))
+        }
+        let tested = || fetch.conditions.iter().map(|c| &c.attribute);
+        let tests_need = Needs { nested_sets: reads(tested(), &NESTED), summary: reads(tested(), &SUMMARY) };
+        let read = || fetch.attributes.iter();
         Ok(Self {
             tests: fetch.conditions.iter().map(Test::new).collect::<Result<_>>()?,
             all: fetch.all_conditions,
             attributes: fetch.attributes.clone(),
-            nested_sets: fetch.nested_sets || reads(&NESTED),
-            summary: fetch.summary || reads(&SUMMARY),
+            needs: Needs {
+                nested_sets: fetch.nested_sets || tests_need.nested_sets || reads(read(), &NESTED),
+                summary: fetch.summary || tests_need.summary || reads(read(), &SUMMARY),
+            },
+            tests_need,
             start_ns: fetch.start_ns,
             end_ns: fetch.end_ns,
         })
+    }
+
+    /// What of a trace's bytes is read, by tests and by the evaluator.
+    pub fn keep(&self) -> Keep {
+        let mut resource = Vec::new();
+        if self.needs.summary {
+            resource.push(Arc::from(SERVICE_NAME));
+        }
+        let (mut scope, mut span, mut event, mut link) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut events, mut links) = (false, false);
+        for attribute in self.tests.iter().map(|t| &t.attribute).chain(&self.attributes) {
+            match attribute {
+                Attribute::Named(place, name) => match place {
+                    Scope::Any => {
+                        span.push(name.clone());
+                        resource.push(name.clone());
+                    }
+                    Scope::Span => span.push(name.clone()),
+                    Scope::Resource => resource.push(name.clone()),
+                    Scope::Instrumentation => scope.push(name.clone()),
+                    Scope::Event => event.push(name.clone()),
+                    Scope::Link => link.push(name.clone()),
+                },
+                Attribute::Intrinsic(Intrinsic::EventName | Intrinsic::EventTimeSinceStart) => events = true,
+                Attribute::Intrinsic(Intrinsic::LinkTraceId | Intrinsic::LinkSpanId) => links = true,
+                Attribute::Intrinsic(_) => {}
+            }
+        }
+        Keep {
+            resource: Names::These(resource),
+            scope: Names::These(scope),
+            span: Names::These(span),
+            event: (events || !event.is_empty()).then_some(Names::These(event)),
+            link: (links || !link.is_empty()).then_some(Names::These(link)),
+        }
     }
 
     pub fn overlaps(&self, start_ns: u64, end_ns: u64) -> bool {
@@ -435,6 +503,23 @@ impl Matcher {
         } else {
             self.tests.iter().any(|t| t.passes(view))
         }
+    }
+
+    /// As [`Matcher::select`], for a trace of which nothing is derived yet. What only the answer needs is derived where a span
+    /// may match.
+    pub fn derive_and_select(&self, trace: &Trace<'_>) -> Option<TraceSpans> {
+        let derived = Derived::needed(trace, self.tests_need);
+        if self.needs == self.tests_need {
+            return self.select(trace, &derived);
+        }
+        if !self.overlaps(derived.start_ns, derived.end_ns) {
+            return None;
+        }
+        let passes = trace.spans().enumerate().any(|(i, (resource, scope, span))| {
+            let nested = derived.nested.get(i).copied().unwrap_or_default();
+            self.passes(&SpanView { trace, derived: &derived, resource, scope, span, nested })
+        });
+        if passes { self.select(trace, &Derived::needed(trace, self.needs)) } else { None }
     }
 
     /// The trace with the spans that may match; `None` where it lies outside of the range or no span may.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use triptych_model::traces::{
-    ScopeTags, SpanMatch, SpanSample, SpanSampleSelect, SpanSet, TagsSelect, TraceId, TraceMatch, TraceParts,
-    TraceSamples, TraceSearch, Value,
+    ScopeTags, SpanId, SpanMatch, SpanSample, SpanSampleSelect, SpanSet, TagsSelect, TraceId, TraceMatch,
+    TraceParts, TraceSamples, TraceSearch, Value,
 };
-use triptych_model::{Error, Result};
+use triptych_model::{Error, Labels, Result};
 use triptych_runtime::QueryContext;
 
 use crate::channel::MESSAGE_BYTES_MAX;
@@ -135,20 +135,39 @@ fn match_from_proto(found: proto::TraceMatch) -> Result<TraceMatch> {
 
 fn samples_to_proto(traces: Vec<TraceSamples>) -> proto::TraceSamplesFrame {
     let mut table = LabelTable::default();
-    let mut sample = |s: SpanSample| proto::SpanSample {
-        labels: table.position(s.labels),
-        ts_ns: s.ts_ns,
-        value: s.value,
-        span_id: Bytes::copy_from_slice(&s.span_id),
-    };
-    let traces = traces
-        .into_iter()
-        .map(|t| proto::TraceSamples {
+    let mut columns = |t: TraceSamples| {
+        let all_one = t.samples.iter().all(|s| s.value == 1.0);
+        let mut span_ids = BytesMut::with_capacity(t.samples.len() * size_of::<SpanId>());
+        t.samples.iter().for_each(|s| span_ids.extend_from_slice(&s.span_id));
+        proto::TraceSamples {
             trace_id: Bytes::copy_from_slice(&t.trace_id),
-            samples: t.samples.into_iter().map(&mut sample).collect(),
-        })
-        .collect();
+            span_ids: span_ids.freeze(),
+            ts_ns: t.samples.iter().map(|s| s.ts_ns).collect(),
+            values: if all_one { vec![] } else { t.samples.iter().map(|s| s.value).collect() },
+            labels: t.samples.into_iter().map(|s| table.position(s.labels)).collect(),
+        }
+    };
+    let traces = traces.into_iter().map(&mut columns).collect();
     proto::TraceSamplesFrame { label_sets: table.sets, traces, report: None }
+}
+
+fn samples_from_proto(table: &[Labels], trace: proto::TraceSamples) -> Result<TraceSamples> {
+    let (span_ids, torn) = trace.span_ids.as_chunks::<{ size_of::<SpanId>() }>();
+    let count = span_ids.len();
+    let values = trace.values.len();
+    if !torn.is_empty()
+        || trace.ts_ns.len() != count
+        || trace.labels.len() != count
+        || (values != count && values != 0)
+    {
+        return Err(Error::damaged("samples frame: columns of different length"));
+    }
+    let samples = span_ids.iter().zip(&trace.ts_ns).zip(&trace.labels).enumerate();
+    let samples = samples.map(|(i, ((span_id, ts_ns), labels))| {
+        let value = trace.values.get(i).copied().unwrap_or(1.0);
+        Ok(SpanSample { labels: at(table, *labels)?, ts_ns: *ts_ns, value, span_id: *span_id })
+    });
+    Ok(TraceSamples { trace_id: id(&trace.trace_id)?, samples: samples.collect::<Result<_>>()? })
 }
 
 fn tags_from_proto(request: proto::TagsRequest) -> Result<(QueryContext, TagsSelect), Status> {
@@ -267,19 +286,7 @@ impl Frame for proto::TraceSamplesFrame {
 
     fn into_items(self) -> Result<Vec<TraceSamples>> {
         let table = table_from_proto(&self.label_sets)?;
-        let sample = |s: proto::SpanSample| {
-            Ok(SpanSample {
-                labels: at(&table, s.labels)?,
-                ts_ns: s.ts_ns,
-                value: s.value,
-                span_id: id(&s.span_id)?,
-            })
-        };
-        let trace = |t: proto::TraceSamples| {
-            let samples = t.samples.into_iter().map(sample).collect::<Result<_>>()?;
-            Ok(TraceSamples { trace_id: id(&t.trace_id)?, samples })
-        };
-        self.traces.into_iter().map(trace).collect()
+        self.traces.into_iter().map(|t| samples_from_proto(&table, t)).collect()
     }
 }
 

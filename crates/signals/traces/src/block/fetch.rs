@@ -655,10 +655,10 @@ impl Block {
         let mut wanted = Wanted::default();
         wanted.add(&SKELETON);
         wanted.add(&["rs.ss.Spans.Name", "rs.ss.Spans.StartTimeUnixNano", "rs.ss.Spans.DurationNano"]);
-        if matcher.summary {
+        if matcher.needs.summary {
             wanted.add(&SUMMARY);
         }
-        if matcher.nested_sets {
+        if matcher.needs.nested_sets {
             wanted.add(&NESTED);
         }
         let has_generic =

@@ -100,3 +100,58 @@ async fn tags() {
     let values = head.tag_values(&ctx(), &select).await.unwrap();
     assert_eq!(values, ["cart", "checkout", "payment"].map(|s| Value::String(s.into())));
 }
+
+/// What the index answers is what decoding every span answers, also for what is sealed, what is new, and what has too many values.
+#[tokio::test]
+async fn the_tag_index_answers_like_the_spans() {
+    let head = Head::new(HeadConfig::default());
+    let padding: &'static str = Box::leak("x".repeat(3_000).into_boxed_str());
+    let append = |numbers: std::ops::Range<u64>| {
+        let traces: Vec<_> = numbers
+            .map(|n| {
+                let mut trace = rich(n);
+                let attributes = &mut trace.resource_spans[0].scope_spans[0].spans[0].attributes;
+                attributes.push(otlp::KeyValue::new("padding", otlp::AnyValue::String(padding.into())));
+                attributes.push(otlp::KeyValue::new("number", otlp::AnyValue::Int(n as i64)));
+                trace
+            })
+            .collect();
+        head.append(TracesReader::new(batch(&traces).plain()).unwrap()).unwrap();
+    };
+    let check = async || {
+        // A filter that every span passes asks the spans.
+        for query in ["", "{ duration >= 0ns }"] {
+            let select = TagsSelect { query: query.into(), ..TagsSelect::default() };
+            assert_eq!(
+                triptych_traceql::filter_conditions(&select.query).len(),
+                usize::from(!query.is_empty())
+            );
+        }
+        let select = |name: &str, query: &str| TagsSelect {
+            name: name.into(),
+            query: query.into(),
+            ..TagsSelect::default()
+        };
+        let all = "{ duration >= 0ns }";
+        assert_eq!(
+            head.tag_names(&ctx(), &select("", "")).await.unwrap(),
+            head.tag_names(&ctx(), &select("", all)).await.unwrap()
+        );
+        for name in
+            ["resource.service.name", "name", ".str", "span.number", "event.float", "link.yes", "kind"]
+        {
+            let indexed = head.tag_values(&ctx(), &select(name, "")).await.unwrap();
+            assert_eq!(indexed, head.tag_values(&ctx(), &select(name, all)).await.unwrap(), "{name}");
+            assert!(!indexed.is_empty(), "{name}");
+        }
+        head.tag_values(&ctx(), &select("span.number", "")).await.unwrap().len()
+    };
+    append(0..900);
+    let before = head.bytes();
+    assert_eq!(check().await, 900);
+    assert!(head.bytes() > before, "the index is accounted for");
+    append(900..2_100);
+    assert_eq!(check().await, 2_100, "more values than the index keeps");
+    let outside = TagsSelect { name: "name".into(), start_ns: 1, end_ns: 2, ..TagsSelect::default() };
+    assert!(head.tag_values(&ctx(), &outside).await.unwrap().is_empty());
+}

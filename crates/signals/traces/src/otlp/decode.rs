@@ -1,8 +1,10 @@
 //! Protobuf wire format to borrowed messages. Bounded by the input: every allocated element was at least two bytes of it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use triptych_model::traces::TraceId;
+use triptych_traceql::source::Scope;
 
 use super::{
     AnyValue, Event, InstrumentationScope, KeyValue, Link, Resource, ResourceSpans, ScopeSpans, Span, Trace,
@@ -101,16 +103,117 @@ fn text(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)
 }
 
+/// Which parts of a trace are decoded. Resources, scopes and spans always are, with everything but their attributes. What is left
+/// out is not checked either.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    pub resource: Names,
+    pub scope: Names,
+    pub span: Names,
+    /// `None`: no events at all.
+    pub event: Option<Names>,
+    /// `None`: no links at all.
+    pub link: Option<Names>,
+}
+
+/// Names of attributes.
+#[derive(Debug, Clone)]
+pub enum Names {
+    All,
+    These(Vec<Arc<str>>),
+}
+
+/// Everything.
+pub const KEEP_ALL: &Keep = &Keep {
+    resource: Names::All,
+    scope: Names::All,
+    span: Names::All,
+    event: Some(Names::All),
+    link: Some(Names::All),
+};
+
+impl Names {
+    /// Decodes an attribute, or leaves it out. Its key comes first, as every sender writes it, or it is decoded.
+    fn push<'a>(&self, out: &mut Vec<KeyValue<'a>>, bytes: &'a [u8]) -> Result<()> {
+        if let Names::These(names) = self {
+            if names.is_empty() {
+                return Ok(());
+            }
+            if let Ok(Some((1, Field::Bytes(key)))) = Message(bytes).field()
+                && !names.iter().any(|name| name.as_bytes() == key)
+            {
+                return Ok(());
+            }
+        }
+        out.push(key_value(bytes, 0)?);
+        Ok(())
+    }
+}
+
 /// Reads a `TracesData` message. The spans' own trace ids are not looked at: `trace_id` stands for all of them.
 pub fn decode(trace_id: TraceId, bytes: &[u8]) -> Result<Trace<'_>> {
+    decode_kept(trace_id, bytes, KEEP_ALL)
+}
+
+/// As [`decode`], without what nobody asks for.
+pub fn decode_kept<'a>(trace_id: TraceId, bytes: &'a [u8], keep: &Keep) -> Result<Trace<'a>> {
     let mut message = Message(bytes);
     let mut trace = Trace { trace_id, resource_spans: Vec::new() };
     while let Some((number, field)) = message.field()? {
         if let (1, Field::Bytes(bytes)) = (number, field) {
-            trace.resource_spans.push(resource_spans(bytes)?);
+            trace.resource_spans.push(resource_spans(bytes, keep)?);
         }
     }
     Ok(trace)
+}
+
+/// Where a text of a trace stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The name of a span.
+    Name,
+    /// An attribute: an encoded `KeyValue`.
+    Attribute(Scope),
+}
+
+/// Calls `f` with the bytes of every span's name and of every attribute of a `TracesData` message, none of them decoded.
+pub(crate) fn visit_texts<'a>(bytes: &'a [u8], f: &mut impl FnMut(Place, &'a [u8])) -> Result<()> {
+    // What the fields with sub-messages are, by the message they stand in.
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Data,
+        ResourceSpans,
+        Resource,
+        ScopeSpans,
+        Scope,
+        Span,
+        Event,
+        Link,
+    }
+    fn walk<'a>(kind: Kind, bytes: &'a [u8], f: &mut impl FnMut(Place, &'a [u8])) -> Result<()> {
+        let mut message = Message(bytes);
+        while let Some((number, field)) = message.field()? {
+            let Field::Bytes(bytes) = field else { continue };
+            match (kind, number) {
+                (Kind::Data, 1) => walk(Kind::ResourceSpans, bytes, f)?,
+                (Kind::ResourceSpans, 1) => walk(Kind::Resource, bytes, f)?,
+                (Kind::ResourceSpans, 2) => walk(Kind::ScopeSpans, bytes, f)?,
+                (Kind::Resource, 1) => f(Place::Attribute(Scope::Resource), bytes),
+                (Kind::ScopeSpans, 1) => walk(Kind::Scope, bytes, f)?,
+                (Kind::ScopeSpans, 2) => walk(Kind::Span, bytes, f)?,
+                (Kind::Scope, 3) => f(Place::Attribute(Scope::Instrumentation), bytes),
+                (Kind::Span, 5) => f(Place::Name, bytes),
+                (Kind::Span, 9) => f(Place::Attribute(Scope::Span), bytes),
+                (Kind::Span, 11) => walk(Kind::Event, bytes, f)?,
+                (Kind::Span, 13) => walk(Kind::Link, bytes, f)?,
+                (Kind::Event, 3) => f(Place::Attribute(Scope::Event), bytes),
+                (Kind::Link, 4) => f(Place::Attribute(Scope::Link), bytes),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+    walk(Kind::Data, bytes, f)
 }
 
 /// Walks down `path` through the first field of each number and returns its bytes.
@@ -130,13 +233,13 @@ pub(crate) fn first_bytes<'a>(bytes: &'a [u8], path: &[u32]) -> Option<&'a [u8]>
     None
 }
 
-fn resource_spans(bytes: &[u8]) -> Result<ResourceSpans<'_>> {
+fn resource_spans<'a>(bytes: &'a [u8], keep: &Keep) -> Result<ResourceSpans<'a>> {
     let mut message = Message(bytes);
     let mut out = ResourceSpans::default();
     while let Some(field) = message.field()? {
         match field {
-            (1, Field::Bytes(b)) => out.resource = resource(b)?,
-            (2, Field::Bytes(b)) => out.scope_spans.push(scope_spans(b)?),
+            (1, Field::Bytes(b)) => out.resource = resource(b, &keep.resource)?,
+            (2, Field::Bytes(b)) => out.scope_spans.push(scope_spans(b, keep)?),
             (3, Field::Bytes(b)) => out.schema_url = text(b)?,
             _ => {}
         }
@@ -144,12 +247,12 @@ fn resource_spans(bytes: &[u8]) -> Result<ResourceSpans<'_>> {
     Ok(out)
 }
 
-fn resource(bytes: &[u8]) -> Result<Resource<'_>> {
+fn resource<'a>(bytes: &'a [u8], names: &Names) -> Result<Resource<'a>> {
     let mut message = Message(bytes);
     let mut out = Resource::default();
     while let Some(field) = message.field()? {
         match field {
-            (1, Field::Bytes(b)) => out.attributes.push(key_value(b, 0)?),
+            (1, Field::Bytes(b)) => names.push(&mut out.attributes, b)?,
             (2, Field::Varint(v)) => out.dropped_attributes = v as u32,
             _ => {}
         }
@@ -157,13 +260,13 @@ fn resource(bytes: &[u8]) -> Result<Resource<'_>> {
     Ok(out)
 }
 
-fn scope_spans(bytes: &[u8]) -> Result<ScopeSpans<'_>> {
+fn scope_spans<'a>(bytes: &'a [u8], keep: &Keep) -> Result<ScopeSpans<'a>> {
     let mut message = Message(bytes);
     let mut out = ScopeSpans::default();
     while let Some(field) = message.field()? {
         match field {
-            (1, Field::Bytes(b)) => out.scope = scope(b)?,
-            (2, Field::Bytes(b)) => out.spans.push(span(b)?),
+            (1, Field::Bytes(b)) => out.scope = scope(b, &keep.scope)?,
+            (2, Field::Bytes(b)) => out.spans.push(span(b, keep)?),
             (3, Field::Bytes(b)) => out.schema_url = text(b)?,
             _ => {}
         }
@@ -171,14 +274,14 @@ fn scope_spans(bytes: &[u8]) -> Result<ScopeSpans<'_>> {
     Ok(out)
 }
 
-fn scope(bytes: &[u8]) -> Result<InstrumentationScope<'_>> {
+fn scope<'a>(bytes: &'a [u8], names: &Names) -> Result<InstrumentationScope<'a>> {
     let mut message = Message(bytes);
     let mut out = InstrumentationScope::default();
     while let Some(field) = message.field()? {
         match field {
             (1, Field::Bytes(b)) => out.name = text(b)?,
             (2, Field::Bytes(b)) => out.version = text(b)?,
-            (3, Field::Bytes(b)) => out.attributes.push(key_value(b, 0)?),
+            (3, Field::Bytes(b)) => names.push(&mut out.attributes, b)?,
             (4, Field::Varint(v)) => out.dropped_attributes = v as u32,
             _ => {}
         }
@@ -186,7 +289,7 @@ fn scope(bytes: &[u8]) -> Result<InstrumentationScope<'_>> {
     Ok(out)
 }
 
-fn span(bytes: &[u8]) -> Result<Span<'_>> {
+fn span<'a>(bytes: &'a [u8], keep: &Keep) -> Result<Span<'a>> {
     let mut message = Message(bytes);
     let mut out = Span::default();
     while let Some(field) = message.field()? {
@@ -198,11 +301,19 @@ fn span(bytes: &[u8]) -> Result<Span<'_>> {
             (6, Field::Varint(v)) => out.kind = v as i32,
             (7, Field::Fixed64(v)) => out.start_ns = v,
             (8, Field::Fixed64(v)) => out.end_ns = v,
-            (9, Field::Bytes(b)) => out.attributes.push(key_value(b, 0)?),
+            (9, Field::Bytes(b)) => keep.span.push(&mut out.attributes, b)?,
             (10, Field::Varint(v)) => out.dropped_attributes = v as u32,
-            (11, Field::Bytes(b)) => out.events.push(event(b)?),
+            (11, Field::Bytes(b)) => {
+                if let Some(names) = &keep.event {
+                    out.events.push(event(b, names)?);
+                }
+            }
             (12, Field::Varint(v)) => out.dropped_events = v as u32,
-            (13, Field::Bytes(b)) => out.links.push(link(b)?),
+            (13, Field::Bytes(b)) => {
+                if let Some(names) = &keep.link {
+                    out.links.push(link(b, names)?);
+                }
+            }
             (14, Field::Varint(v)) => out.dropped_links = v as u32,
             (15, Field::Bytes(b)) => {
                 let mut status = Message(b);
@@ -221,14 +332,14 @@ fn span(bytes: &[u8]) -> Result<Span<'_>> {
     Ok(out)
 }
 
-fn event(bytes: &[u8]) -> Result<Event<'_>> {
+fn event<'a>(bytes: &'a [u8], names: &Names) -> Result<Event<'a>> {
     let mut message = Message(bytes);
     let mut out = Event::default();
     while let Some(field) = message.field()? {
         match field {
             (1, Field::Fixed64(v)) => out.time_ns = v,
             (2, Field::Bytes(b)) => out.name = text(b)?,
-            (3, Field::Bytes(b)) => out.attributes.push(key_value(b, 0)?),
+            (3, Field::Bytes(b)) => names.push(&mut out.attributes, b)?,
             (4, Field::Varint(v)) => out.dropped_attributes = v as u32,
             _ => {}
         }
@@ -236,7 +347,7 @@ fn event(bytes: &[u8]) -> Result<Event<'_>> {
     Ok(out)
 }
 
-fn link(bytes: &[u8]) -> Result<Link<'_>> {
+fn link<'a>(bytes: &'a [u8], names: &Names) -> Result<Link<'a>> {
     let mut message = Message(bytes);
     let mut out = Link::default();
     while let Some(field) = message.field()? {
@@ -244,7 +355,7 @@ fn link(bytes: &[u8]) -> Result<Link<'_>> {
             (1, Field::Bytes(b)) => out.trace_id = b,
             (2, Field::Bytes(b)) => out.span_id = b,
             (3, Field::Bytes(b)) => out.trace_state = text(b)?,
-            (4, Field::Bytes(b)) => out.attributes.push(key_value(b, 0)?),
+            (4, Field::Bytes(b)) => names.push(&mut out.attributes, b)?,
             (5, Field::Varint(v)) => out.dropped_attributes = v as u32,
             (6, Field::Fixed32(v)) => out.flags = v,
             _ => {}
@@ -253,7 +364,7 @@ fn link(bytes: &[u8]) -> Result<Link<'_>> {
     Ok(out)
 }
 
-fn key_value(bytes: &[u8], depth: usize) -> Result<KeyValue<'_>> {
+pub(crate) fn key_value(bytes: &[u8], depth: usize) -> Result<KeyValue<'_>> {
     let mut message = Message(bytes);
     let mut out = KeyValue::default();
     while let Some(field) = message.field()? {

@@ -99,3 +99,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_not_kept_is_left_out() {
+    let keep = Keep {
+        resource: Names::These(vec!["service.name".into()]),
+        scope: Names::These(vec![]),
+        span: Names::These(vec!["http.method".into(), "int".into()]),
+        event: None,
+        link: Some(Names::These(vec!["yes".into()])),
+    };
+    for seed in 0..40 {
+        let mut wanted = rich(seed);
+        let bytes = bytes(&wanted);
+        let only = |attributes: &mut Vec<KeyValue<'_>>, names: &[&str]| {
+            attributes.retain(|a| names.contains(&a.key.as_ref()));
+        };
+        for rs in &mut wanted.resource_spans {
+            only(&mut rs.resource.attributes, &["service.name"]);
+            for ss in &mut rs.scope_spans {
+                only(&mut ss.scope.attributes, &[]);
+                for span in &mut ss.spans {
+                    only(&mut span.attributes, &["http.method", "int"]);
+                    span.events.clear();
+                    span.links.iter_mut().for_each(|l| only(&mut l.attributes, &["yes"]));
+                }
+            }
+        }
+        assert_eq!(decode_kept(wanted.trace_id, &bytes, &keep).unwrap(), wanted);
+    }
+}

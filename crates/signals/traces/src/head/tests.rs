@@ -110,6 +110,9 @@ async fn the_tag_index_answers_like_the_spans() {
         let traces: Vec<_> = numbers
             .map(|n| {
                 let mut trace = rich(n);
+                trace.resource_spans.truncate(1);
+                trace.resource_spans[0].scope_spans.truncate(1);
+                trace.resource_spans[0].scope_spans[0].spans.truncate(1);
                 let attributes = &mut trace.resource_spans[0].scope_spans[0].spans[0].attributes;
                 attributes.push(otlp::KeyValue::new("padding", otlp::AnyValue::String(padding.into())));
                 attributes.push(otlp::KeyValue::new("number", otlp::AnyValue::Int(n as i64)));
@@ -119,20 +122,14 @@ async fn the_tag_index_answers_like_the_spans() {
         head.append(TracesReader::new(batch(&traces).plain()).unwrap()).unwrap();
     };
     let check = async || {
-        // A filter that every span passes asks the spans.
-        for query in ["", "{ duration >= 0ns }"] {
-            let select = TagsSelect { query: query.into(), ..TagsSelect::default() };
-            assert_eq!(
-                triptych_traceql::filter_conditions(&select.query).len(),
-                usize::from(!query.is_empty())
-            );
-        }
         let select = |name: &str, query: &str| TagsSelect {
             name: name.into(),
             query: query.into(),
             ..TagsSelect::default()
         };
+        // A filter that every span passes: the spans are asked.
         let all = "{ duration >= 0ns }";
+        assert_eq!(triptych_traceql::filter_conditions(all).len(), 1);
         assert_eq!(
             head.tag_names(&ctx(), &select("", "")).await.unwrap(),
             head.tag_names(&ctx(), &select("", all)).await.unwrap()

@@ -13,7 +13,8 @@ use triptych_blob::Bucket;
 use triptych_compactor::Compactor;
 use triptych_config::TenantLimits;
 use triptych_ingester::Ingester;
-use triptych_querier::{Source, Sources};
+use triptych_querier::{Sources, Stores};
+use triptych_ring::{Member, Peer, Replication, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
     MetricsStoreClient, MetricsStoreServer, Query, QueryClient, QueryServer, TracesStore, TracesStoreClient,
@@ -88,8 +89,9 @@ pub struct Parts {
     clock: SharedClock,
     bucket: Bucket,
 
-    ingest: Vec<Arc<dyn Ingest>>,
-    sources: Sources,
+    ingest: Vec<Peer<Arc<dyn Ingest>>>,
+    ingesters: Vec<Peer<Stores>>,
+    store_gateways: Vec<Peer<Stores>>,
     querier: Option<Channel>,
     write: Option<Arc<dyn Write>>,
     targets: Option<triptych_gateway::Targets>,
@@ -124,7 +126,8 @@ impl Parts {
             clock,
             bucket,
             ingest: vec![],
-            sources: Sources::default(),
+            ingesters: vec![],
+            store_gateways: vec![],
             querier: None,
             write: None,
             targets: None,
@@ -152,13 +155,12 @@ impl Parts {
         if !roles.contains(&Role::Ingester) {
             for address in &peers.ingesters {
                 let channel = triptych_rpc::channel::connect(address)?;
-                self.ingest.push(Arc::new(IngestClient::new(channel.clone())));
-                self.add_store(address, &channel);
+                self.add_ingester(address, &channel);
             }
         }
         if !roles.contains(&Role::StoreGateway) {
             for address in &peers.store_gateways {
-                self.add_store(address, &triptych_rpc::channel::connect(address)?);
+                self.store_gateways.push(stores(address, &triptych_rpc::channel::connect(address)?));
             }
         }
         if !roles.contains(&Role::Querier)
@@ -169,10 +171,13 @@ impl Parts {
         Ok(())
     }
 
-    fn add_store(&mut self, name: &str, channel: &Channel) {
-        self.sources.metrics.push(Source::new(name, Arc::new(MetricsStoreClient::new(channel.clone()))));
-        self.sources.logs.push(Source::new(name, Arc::new(LogsStoreClient::new(channel.clone()))));
-        self.sources.traces.push(Source::new(name, Arc::new(TracesStoreClient::new(channel.clone()))));
+    fn add_ingester(&mut self, name: &str, channel: &Channel) {
+        let stores = stores(name, channel);
+        self.ingest.push(Peer {
+            member: stores.member.clone(),
+            service: Arc::new(IngestClient::new(channel.clone())),
+        });
+        self.ingesters.push(stores);
     }
 
     /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
@@ -187,6 +192,17 @@ impl Parts {
 
     fn ready_when(&mut self, role: Role, check: impl Fn() -> bool + Send + Sync + 'static) {
         self.checks.push((role.name(), Box::new(check)));
+    }
+}
+
+fn stores(name: &str, channel: &Channel) -> Peer<Stores> {
+    Peer {
+        member: Arc::new(Member::new(name, "", name)),
+        service: Stores {
+            metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
+            logs: Arc::new(LogsStoreClient::new(channel.clone())),
+            traces: Arc::new(TracesStoreClient::new(channel.clone())),
+        },
     }
 }
 
@@ -209,13 +225,13 @@ fn ingester(parts: &mut Parts) -> Result<()> {
         pools: parts.pools.clone(),
         limits: parts.limits.clone(),
         node: parts.config.node(),
+        zone: triptych_ingester::alone(),
     })?;
     ingester.start(&parts.tasks);
     let routes = store_routes(ingester.metrics(), ingester.logs(), ingester.traces())
         .add_service(IngestServer::service(Arc::new(ingester.clone())));
     let channel = parts.serve(Role::Ingester, routes);
-    parts.ingest.push(Arc::new(IngestClient::new(channel.clone())));
-    parts.add_store("ingester", &channel);
+    parts.add_ingester("ingester", &channel);
     let watched = ingester.clone();
     parts.ready_when(Role::Ingester, move || watched.is_ready());
     parts.ingester = Some(ingester);
@@ -228,7 +244,7 @@ fn store_gateway(parts: &mut Parts) -> Result<()> {
     store_gateway.start(&parts.tasks);
     let routes = store_routes(store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
     let channel = parts.serve(Role::StoreGateway, routes);
-    parts.add_store("store-gateway", &channel);
+    parts.store_gateways.push(stores("store-gateway", &channel));
     let watched = store_gateway.clone();
     parts.ready_when(Role::StoreGateway, move || watched.is_ready());
     parts.store_gateway = Some(store_gateway);
@@ -240,7 +256,8 @@ fn distributor(parts: &mut Parts) -> Result<()> {
         bail!("it needs ingesters: set peers.ingesters");
     }
     let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
-        ingesters: parts.ingest.clone(),
+        ingesters: peers::fixed(parts.ingest.clone()),
+        replication: Replication::new(1),
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
         multitenancy: parts.config.multitenancy,
@@ -254,11 +271,15 @@ fn distributor(parts: &mut Parts) -> Result<()> {
 }
 
 fn querier(parts: &mut Parts) -> Result<()> {
-    if parts.sources.metrics.is_empty() {
+    if parts.ingesters.is_empty() && parts.store_gateways.is_empty() {
         bail!("it needs sources: set peers.ingesters and peers.store_gateways");
     }
     let deps = triptych_querier::Deps {
-        sources: std::mem::take(&mut parts.sources),
+        sources: Sources {
+            ingesters: peers::fixed(std::mem::take(&mut parts.ingesters)),
+            store_gateways: peers::fixed(std::mem::take(&mut parts.store_gateways)),
+            replication: Replication::new(1),
+        },
         query: parts.pools.query.clone(),
     };
     let querier = parts.config.querier.clone().build(deps);

@@ -14,6 +14,9 @@ use triptych_model::{Error, Result, TenantId};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Ingesters that keep the tenant's data, all zones together (shuffle sharding): a tenant that hurts its ingesters hurts only those
+    /// tenants that share all of them. 0: all ingesters.
+    pub ingesters_max: usize,
     pub metrics: MetricsLimits,
     pub logs: LogsLimits,
     pub traces: TracesLimits,

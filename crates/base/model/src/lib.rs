@@ -12,6 +12,7 @@
 //! | [`tenant`] | a tenant id that was checked before it touches a path |
 //! | [`batch`] | write batches: decoded once at the door, the same bytes on the wire and in the WAL |
 //! | [`push`] | what became of a write |
+//! | [`share`] | which of several who could answer a question answers for what |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
 //! | [`telemetry`] | how a crate declares its own metrics |
 
@@ -22,6 +23,7 @@ pub mod logs;
 pub mod matcher;
 pub mod metrics;
 pub mod push;
+pub mod share;
 pub mod telemetry;
 pub mod tenant;
 pub mod traces;
@@ -29,6 +31,7 @@ pub mod traces;
 pub use error::{Error, Kind, Result};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use share::Share;
 pub use tenant::TenantId;
 
 /// The three panels of the picture.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use triptych_model::{Error, Result, TenantId};
+use triptych_model::{Error, Result, Share, TenantId};
 
 use crate::budget::{MemoryBudget, Reservation};
 
@@ -88,11 +88,11 @@ struct Inner {
 /// Handed to everything that works for a query; clones share all counters. Cancelled by [`QueryContext::cancel`], which the
 /// guard of [`QueryContext::cancel_on_drop`] calls when the client goes.
 #[derive(Debug, Clone)]
-pub struct QueryContext(Arc<Inner>);
+pub struct QueryContext(Arc<Inner>, Option<Share>);
 
 impl QueryContext {
     pub fn new(tenant: TenantId, limits: QueryLimits) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             tenant,
             limits,
             deadline: Instant::now() + limits.timeout,
@@ -103,12 +103,55 @@ impl QueryContext {
             blocks: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
             remote: Mutex::default(),
-        }))
+        });
+        Self(inner, None)
+    }
+
+    /// The same query, asked of one of several: counters, budgets and cancellation are shared.
+    pub fn with_share(&self, share: Share) -> Self {
+        Self(self.0.clone(), Some(share))
+    }
+
+    /// Who else is asked. `None`: nobody, the answer is for everything there is.
+    pub fn share(&self) -> Option<&Share> {
+        self.1.as_ref()
+    }
+
+    /// Whether the one who is asked is to answer for what is stored under `key` (see [`Share::owns`]).
+    pub fn owns(&self, key: &[u8]) -> bool {
+        self.1.as_ref().is_none_or(|share| share.owns(key))
     }
 
     /// With default limits, for tests and small internal reads.
     pub fn unlimited(tenant: TenantId) -> Self {
         Self::new(tenant, QueryLimits::default())
+    }
+
+    /// A part of the query that may be asked again. What it reads and misses is counted apart, until [`QueryContext::add_report`] takes
+    /// it over; its limits are what is left of the whole's; memory, deadline and cancellation are the whole's.
+    pub fn part(&self) -> Self {
+        let Inner { tenant, limits, deadline, cancel, memory, .. } = &*self.0;
+        let used = self.report();
+        // 0 means no limit, so that one row at least is left.
+        let left = |max: u64, used: u64| if max == 0 { 0 } else { max.saturating_sub(used).max(1) };
+        let limits = QueryLimits {
+            read_bytes_max: left(limits.read_bytes_max, used.read_bytes),
+            rows_max: left(limits.rows_max, used.rows),
+            ..*limits
+        };
+        let inner = Arc::new(Inner {
+            tenant: tenant.clone(),
+            limits,
+            deadline: *deadline,
+            cancel: cancel.clone(),
+            memory: memory.clone(),
+            read_bytes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            chunks: AtomicU64::new(0),
+            remote: Mutex::default(),
+        });
+        Self(inner, self.1.clone())
     }
 
     pub fn tenant(&self) -> &TenantId {
@@ -221,6 +264,25 @@ fn over(what: &str, total: u64, max: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_has_what_is_left() {
+        let limits = QueryLimits { rows_max: 10, memory_bytes_max: 100, ..QueryLimits::default() };
+        let ctx = QueryContext::new(TenantId::single(), limits);
+        ctx.add_rows(4).unwrap();
+        let part = ctx.part();
+        part.missed("a block");
+        part.add_rows(6).unwrap();
+        assert!(part.add_rows(1).is_err());
+        assert!(ctx.report().missed.is_empty());
+        let held = part.reserve(60).unwrap();
+        assert!(ctx.reserve(60).is_err(), "memory is the whole's");
+        drop(held);
+        ctx.add_report(part.report());
+        assert_eq!((ctx.report().rows, ctx.report().missed.len()), (11, 1));
+        ctx.cancel();
+        assert!(part.check().is_err());
+    }
 
     #[test]
     fn limits_name_themselves() {

@@ -31,7 +31,7 @@ fn layer(folder: &str) -> Option<Layer> {
 const WITHIN_SIGNALS: [(&str, &str); 3] = [("metrics", "promql"), ("logs", "logql"), ("traces", "traceql")];
 
 /// Edges inside the base layer that stay a line: each names why in its crate's docs.
-const BASE_ORDER: [&str; 6] = ["model", "config", "runtime", "telemetry", "blob", "wal"];
+const BASE_ORDER: [&str; 7] = ["model", "config", "runtime", "telemetry", "blob", "wal", "ring"];
 
 fn room(folder: &str) -> &str {
     folder.rsplit('/').next().unwrap_or(folder)
@@ -51,7 +51,7 @@ fn verdict(from: &str, to: &str) -> Option<String> {
             match (position(x), position(y)) {
                 (Some(i), Some(j)) if j < i => return None,
                 _ => {
-                    "base rooms may only know those before them: model, config, runtime, telemetry, blob, wal"
+                    "base rooms may only know those before them: model, config, runtime, telemetry, blob, wal, ring"
                 }
             }
         }

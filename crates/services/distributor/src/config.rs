@@ -32,6 +32,10 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub body_timeout: Duration,
+    /// How long an ingester may take to sync a write before another one of its zone is asked.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub push_timeout: Duration,
     /// Log streams without the label `service_name` get it, from labels such as `app` or `container`, as in Loki.
     pub discover_service_name: bool,
     /// Log lines get the structured metadata `detected_level`, from labels, fields or words of the line, as in Loki.
@@ -46,6 +50,7 @@ impl Default for Config {
             batch_bytes_max: 128 << 20,
             in_flight_bytes_max: 512 << 20,
             body_timeout: Duration::from_secs(30),
+            push_timeout: Duration::from_secs(10),
             discover_service_name: true,
             discover_log_levels: true,
         }
@@ -54,9 +59,6 @@ impl Default for Config {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Result<Distributor> {
-        if deps.ingesters.is_empty() {
-            return Err(Error::invalid("distributor: no ingester to write to"));
-        }
         let largest = self.body_bytes_max.max(self.request_bytes_max).max(self.batch_bytes_max);
         if largest > self.in_flight_bytes_max {
             return Err(Error::invalid(format!(

@@ -9,45 +9,25 @@ use triptych_config::{Limits, TenantLimits};
 use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, TenantId};
-use triptych_rpc::{Ingest, WriteContext};
+use triptych_ring::Replication;
+use triptych_rpc::WriteContext;
 use triptych_runtime::{MemoryBudget, Reservation, SharedClock};
 
 use crate::limiter::RateLimiter;
 use crate::refusal::Refusal;
+use crate::replicate::{Ingesters, Route, Router};
 use crate::{Config, telemetry};
 
 /// What the distributor works with.
 #[derive(Clone)]
 pub struct Deps {
-    pub ingesters: Vec<Arc<dyn Ingest>>,
+    pub ingesters: Ingesters,
+    /// How many zones keep a write.
+    pub replication: Replication,
     pub limits: TenantLimits,
     pub clock: SharedClock,
     /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
     pub multitenancy: bool,
-}
-
-/// Which ingester takes what: by hash over a fixed list. The same series, stream or trace always goes to the same one.
-#[derive(Clone)]
-pub struct Router(Arc<[Arc<dyn Ingest>]>);
-
-impl Router {
-    pub fn new(ingesters: Vec<Arc<dyn Ingest>>) -> Self {
-        Self(ingesters.into())
-    }
-
-    pub fn shards(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The shard of a series' or stream's hash, or of a trace id's.
-    #[inline]
-    pub fn shard(&self, hash: u64) -> usize {
-        match self.0.len() {
-            1 => 0,
-            // The high half of the product: spreads evenly without a division.
-            n => ((u128::from(hash) * n as u128) >> 64) as usize,
-        }
-    }
 }
 
 /// Receives, validates, distributes. Cheap to clone.
@@ -64,7 +44,7 @@ pub(crate) struct Inner {
     rates: RateLimiter,
 }
 
-/// Batches of one request, one per shard.
+/// A batch of one request, for one replica set.
 pub(crate) trait Batch: Default + Send + Sync {
     const SIGNAL: Signal;
     fn bytes(&self) -> usize;
@@ -97,9 +77,9 @@ batch!(MetricsBuilder, Metrics);
 batch!(LogsBuilder, Logs);
 batch!(TracesBuilder, Traces);
 
-/// What a sink fills: a batch per shard, bounded, and what was refused on the way.
+/// What a sink fills: a batch per replica set, bounded, and what was refused on the way.
 pub(crate) struct Shards<B> {
-    pub router: Router,
+    route: Arc<Route>,
     pub batches: Vec<B>,
     pub report: PushReport,
     /// Exemplars in the batches; remote write 2.0 answers with their number.
@@ -114,10 +94,11 @@ pub(crate) struct Shards<B> {
 const EXAMPLE_BYTES_MAX: usize = 1024;
 
 impl<B: Batch> Shards<B> {
-    pub fn new(inner: &Inner) -> Self {
+    pub fn new(inner: &Inner, tenant: &TenantId) -> Self {
+        let route = inner.router.route(tenant, inner.limits.of(tenant).ingesters_max);
         Self {
-            router: inner.router.clone(),
-            batches: (0..inner.router.shards()).map(|_| B::default()).collect(),
+            batches: (0..route.sets()).map(|_| B::default()).collect(),
+            route,
             report: PushReport::default(),
             exemplars: 0,
             bytes: 0,
@@ -137,7 +118,8 @@ impl<B: Batch> Shards<B> {
                 self.bytes_max
             )));
         }
-        Ok(&mut self.batches[self.router.shard(hash)])
+        let set = self.route.set_of(hash);
+        Ok(&mut self.batches[set])
     }
 
     /// Counts refused items; the sentence is written for the first of each reason only.
@@ -161,7 +143,7 @@ fn cut(mut text: String) -> String {
 impl Distributor {
     pub(crate) fn new(config: Arc<Config>, deps: Deps) -> Self {
         Self(Arc::new(Inner {
-            router: Router::new(deps.ingesters),
+            router: Router::new(deps.ingesters, deps.replication, config.push_timeout),
             limits: deps.limits,
             clock: deps.clock,
             multitenancy: deps.multitenancy,
@@ -169,6 +151,11 @@ impl Distributor {
             rates: RateLimiter::default(),
             config,
         }))
+    }
+
+    /// Whether a quorum of zones takes writes.
+    pub fn is_ready(&self) -> bool {
+        self.0.router.is_ready()
     }
 
     /// Bytes of requests under way, and the most there may be.
@@ -198,14 +185,14 @@ impl Distributor {
         self.0.limits.of(tenant)
     }
 
-    /// Applies the rate limit, sends every shard's batch, adds up what became of it.
+    /// Applies the rate limit, writes every batch to its replica set, adds up what became of it.
     pub(crate) async fn send<B: Batch>(
         &self,
         tenant: &TenantId,
         shards: Shards<B>,
         memory: &mut Reservation,
     ) -> Result<PushReport, Refusal> {
-        let Shards { batches, mut report, .. } = shards;
+        let Shards { route, batches, mut report, .. } = shards;
         let full: Vec<(usize, B)> = batches.into_iter().enumerate().filter(|(_, b)| !b.is_empty()).collect();
         let bytes: usize = full.iter().map(|(_, b)| b.bytes()).sum();
         let items: usize = full.iter().map(|(_, b)| b.items()).sum();
@@ -213,14 +200,18 @@ impl Distributor {
         memory.grow(bytes.saturating_mul(2)).map_err(|e| Refusal::busy(&e))?;
         self.check_rate(tenant, B::SIGNAL, bytes as u64, items as u64)?;
         let ctx = WriteContext { tenant: tenant.clone() };
-        let sends = full.into_iter().map(|(shard, batch)| {
-            let sealed = batch.seal();
-            drop(batch);
-            let ingester = self.0.router.0[shard].clone();
-            let ctx = ctx.clone();
-            async move { ingester.push(&ctx, B::SIGNAL, sealed).await }
+        let mut sealed = Vec::with_capacity(full.len());
+        for (set, batch) in full {
+            let bytes = batch.seal();
+            // What goes on in the background when this request has its answer.
+            let held = self.0.budget.reserve(bytes.len()).map_err(|e| Refusal::busy(&e))?;
+            sealed.push((set, bytes, Arc::new(held)));
+        }
+        let pushes = sealed.into_iter().map(|(set, bytes, held)| {
+            let (ctx, route) = (&ctx, &route);
+            async move { self.0.router.push(route, set, ctx, B::SIGNAL, bytes, &held).await }
         });
-        for part in try_join_all(sends).await? {
+        for part in try_join_all(pushes).await? {
             report.add(part);
         }
         telemetry::batch(B::SIGNAL, bytes as u64, &report);

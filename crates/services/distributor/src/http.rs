@@ -169,7 +169,7 @@ impl Distributor {
         let now_ns = self.0.clock.now_ns();
         match payload {
             Payload::RemoteWrite | Payload::RemoteWrite2 | Payload::Otlp { signal: Signal::Metrics, .. } => {
-                let mut door = MetricsDoor::new(&self.0, &limits.metrics);
+                let mut door = MetricsDoor::new(&self.0, tenant, &limits.metrics);
                 let decoded = match payload {
                     Payload::RemoteWrite => remote_write::decode(&plain, &mut door),
                     Payload::RemoteWrite2 => remote_write::v2::decode(&plain, &mut door),
@@ -181,7 +181,7 @@ impl Distributor {
                 self.send_taken(tenant, shards, &mut memory).await
             }
             Payload::LokiProtobuf | Payload::LokiJson | Payload::Otlp { signal: Signal::Logs, .. } => {
-                let mut door = LogsDoor::new(&self.0, &limits.logs);
+                let mut door = LogsDoor::new(&self.0, tenant, &limits.logs);
                 let decoded = match payload {
                     Payload::LokiProtobuf => loki_push::decode_protobuf(&plain, &mut door),
                     Payload::LokiJson => loki_push::decode_json(&plain, &mut door),
@@ -193,7 +193,7 @@ impl Distributor {
                 self.send_taken(tenant, shards, &mut memory).await
             }
             Payload::Otlp { signal: Signal::Traces, json } => {
-                let mut door = TracesDoor::new(&self.0, &limits.traces);
+                let mut door = TracesDoor::new(&self.0, tenant, &limits.traces);
                 let decoded = match json {
                     true => otlp::traces::decode_json(&plain, &mut door),
                     false => otlp::traces::decode(&plain, &mut door),

@@ -5,9 +5,9 @@ use std::fmt;
 use triptych_config::limits::LogsLimits;
 use triptych_intake::otlp::logs::{SERVICE_NAME, SERVICE_NAME_LABELS, UNKNOWN_SERVICE};
 use triptych_intake::sink::{LogsSink, Pairs};
-use triptych_model::Result;
 use triptych_model::batch::{LogRecordEntry, LogsBuilder, StreamMark};
 use triptych_model::labels::{encode_pairs, hash_pairs};
+use triptych_model::{Result, TenantId};
 
 use crate::distributor::{Inner, Shards};
 use crate::level::{self, DETECTED_LEVEL};
@@ -40,7 +40,7 @@ struct Stream {
 }
 
 impl<'l> LogsDoor<'l> {
-    pub fn new(inner: &Inner, limits: &'l LogsLimits) -> Self {
+    pub fn new(inner: &Inner, tenant: &TenantId, limits: &'l LogsLimits) -> Self {
         let now_ns = inner.clock.now_ns();
         let ns = |d: std::time::Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
         let (age, grace) = (ns(limits.reject_old_samples_max_age), ns(limits.creation_grace_period));
@@ -48,7 +48,7 @@ impl<'l> LogsDoor<'l> {
             limits,
             discover_service_name: inner.config.discover_service_name,
             discover_log_levels: inner.config.discover_log_levels,
-            shards: Shards::new(inner),
+            shards: Shards::new(inner, tenant),
             oldest_ns: if age == 0 { i64::MIN } else { now_ns.saturating_sub(age) },
             newest_ns: if grace == 0 { i64::MAX } else { now_ns.saturating_add(grace) },
             stream: Stream::default(),

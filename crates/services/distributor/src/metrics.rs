@@ -4,10 +4,10 @@ use std::fmt;
 
 use triptych_config::limits::MetricsLimits;
 use triptych_intake::sink::{MetricsSink, Pairs};
-use triptych_model::Result;
 use triptych_model::batch::MetricsBuilder;
 use triptych_model::labels::{METRIC_NAME, encode_pairs, hash_pairs};
 use triptych_model::metrics::{MetricKind, Sample};
+use triptych_model::{Result, TenantId};
 
 use crate::distributor::{Inner, Shards};
 
@@ -25,13 +25,13 @@ pub(crate) struct MetricsDoor<'l> {
 }
 
 impl<'l> MetricsDoor<'l> {
-    pub fn new(inner: &Inner, limits: &'l MetricsLimits) -> Self {
+    pub fn new(inner: &Inner, tenant: &TenantId, limits: &'l MetricsLimits) -> Self {
         let now_ms = inner.clock.now_ms();
         let grace_ms = i64::try_from(limits.creation_grace_period.as_millis()).unwrap_or(i64::MAX);
         let future_ms = if grace_ms == 0 { i64::MAX } else { now_ms.saturating_add(grace_ms) };
         Self {
             limits,
-            shards: Shards::new(inner),
+            shards: Shards::new(inner, tenant),
             now_ms,
             future_ms,
             encoded: Vec::new(),

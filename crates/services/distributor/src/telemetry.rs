@@ -1,7 +1,7 @@
 //! Our own counters, away from the logic.
 
-use triptych_model::Signal;
 use triptych_model::push::PushReport;
+use triptych_model::{Kind, Signal};
 
 triptych_model::telemetry! {
     /// Push requests by protocol and HTTP status.
@@ -12,6 +12,8 @@ triptych_model::telemetry! {
     counter accepted_items(signal) = "triptych_distributor_accepted_items_total";
     /// Samples, log lines and spans that were refused, by reason.
     counter refused_items(signal, reason) = "triptych_distributor_refused_items_total";
+    /// Batches that an ingester did not take, by the kind of its error; the write may have succeeded without it.
+    counter replica_failures(signal, ingester, kind) = "triptych_distributor_replica_failures_total";
 }
 
 pub(crate) fn request(protocol: &'static str, status: u16) {
@@ -31,4 +33,9 @@ pub(crate) fn batch(signal: Signal, bytes: u64, report: &PushReport) {
 /// Items of a request that came too fast.
 pub(crate) fn rate_limited(signal: Signal, items: u64) {
     refused_items(signal.as_str(), "rate_limited").increment(items);
+}
+
+/// A member that did not take a batch; the write may have succeeded without it.
+pub(crate) fn push_failed(signal: Signal, member: &str, kind: Kind) {
+    replica_failures(signal.as_str(), member.to_owned(), kind.as_str()).increment(1);
 }

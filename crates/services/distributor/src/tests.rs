@@ -27,6 +27,7 @@ use triptych_intake::wire::{put_bytes, put_fixed64, put_varint, wrap};
 use triptych_model::batch::{self, LogsReader, MetricsReader, MetricsRecord, TracesReader};
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Labels, Result, Signal};
+use triptych_ring::{Member, Peer, Replication};
 use triptych_rpc::{Ingest, WriteContext};
 use triptych_runtime::ManualClock;
 
@@ -104,6 +105,14 @@ impl Ingest for Recorder {
     }
 }
 
+/// Members of one zone, `ingester-0` and so on.
+fn ingesters(all: impl IntoIterator<Item = Arc<Recorder>>) -> crate::Ingesters {
+    triptych_ring::peers::fixed(all.into_iter().enumerate().map(|(i, service)| Peer {
+        member: Arc::new(Member::new(&format!("ingester-{i}"), "a", "")),
+        service: service as Arc<dyn Ingest>,
+    }))
+}
+
 struct Setup {
     distributor: Distributor,
     ingester: Arc<Recorder>,
@@ -136,7 +145,8 @@ fn setup_all(config: Config, limits: Limits, multitenancy: bool) -> Setup {
     let ingester = Arc::new(Recorder::default());
     let clock = ManualClock::at_ns(NOW_NS);
     let deps = Deps {
-        ingesters: vec![ingester.clone()],
+        ingesters: ingesters([ingester.clone()]),
+        replication: Replication::new(1),
         limits: TenantLimits::new(&limits, &Default::default()).unwrap(),
         clock: clock.clone(),
         multitenancy,

@@ -4,9 +4,9 @@ use std::fmt;
 
 use triptych_config::limits::TracesLimits;
 use triptych_intake::sink::TracesSink;
-use triptych_model::Result;
 use triptych_model::batch::TracesBuilder;
 use triptych_model::traces::TraceId;
+use triptych_model::{Result, TenantId};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::distributor::{Inner, Shards};
@@ -17,8 +17,8 @@ pub(crate) struct TracesDoor<'l> {
 }
 
 impl<'l> TracesDoor<'l> {
-    pub fn new(inner: &Inner, limits: &'l TracesLimits) -> Self {
-        Self { limits, shards: Shards::new(inner) }
+    pub fn new(inner: &Inner, tenant: &TenantId, limits: &'l TracesLimits) -> Self {
+        Self { limits, shards: Shards::new(inner, tenant) }
     }
 }
 

@@ -68,7 +68,7 @@ impl Write for Distributor {
         let memory = self.reserve(batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
-            let mut door = MetricsDoor::new(&self.0, &limits.metrics);
+            let mut door = MetricsDoor::new(&self.0, &ctx.tenant, &limits.metrics);
             let (mut labels, mut exemplar) = (Vec::new(), Vec::new());
             let mut all: Vec<Sample> = Vec::new();
             for record in MetricsReader::new(batch.plain())? {
@@ -99,7 +99,7 @@ impl Write for Distributor {
         let memory = self.reserve(batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
-            let mut door = LogsDoor::new(&self.0, &limits.logs);
+            let mut door = LogsDoor::new(&self.0, &ctx.tenant, &limits.logs);
             let (mut labels, mut metadata) = (Vec::new(), Vec::new());
             for record in LogsReader::new(batch.plain())? {
                 let record = record?;
@@ -120,7 +120,7 @@ impl Write for Distributor {
         let memory = self.reserve(batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
-            let mut door = TracesDoor::new(&self.0, &limits.traces);
+            let mut door = TracesDoor::new(&self.0, &ctx.tenant, &limits.traces);
             for record in TracesReader::new(batch.plain())? {
                 // The decoder checks structure, ids and sizes, and groups by trace.
                 triptych_intake::otlp::traces::decode(record?.otlp, &mut door)?;

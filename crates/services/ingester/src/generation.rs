@@ -36,7 +36,7 @@ use triptych_wal::{Cut, Replay, SegmentId, Wal};
 
 use crate::config::GenerationConfig;
 use crate::memory::Memory;
-use crate::{Config, record, telemetry};
+use crate::{Config, Zone, record, telemetry};
 
 /// What the mechanics need to know of a signal. A door (`metrics.rs`, `logs.rs`, `traces.rs`) implements it.
 pub(crate) trait Kind: Send + Sync + 'static {
@@ -201,7 +201,7 @@ pub(crate) struct Generations<K: Kind> {
     clock: SharedClock,
     memory: Arc<Memory>,
     flush_pool: Handle,
-    node: String,
+    zone: Zone,
     state: RwLock<State<K>>,
     next_id: AtomicU64,
     replayed: AtomicBool,
@@ -235,7 +235,7 @@ pub(crate) struct Shared {
     pub clock: SharedClock,
     pub memory: Arc<Memory>,
     pub flush_pool: Handle,
-    pub node: String,
+    pub zone: Zone,
 }
 
 /// What a replay applies between two looks at memory and shutdown, in bytes of records.
@@ -251,7 +251,7 @@ const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
 impl<K: Kind> Generations<K> {
     pub(crate) fn new(kind: K, when: GenerationConfig, wal: (Wal, Replay), shared: Shared) -> Self {
-        let Shared { config, clock, memory, flush_pool, node } = shared;
+        let Shared { config, clock, memory, flush_pool, zone } = shared;
         let current = Arc::new(Generation::new(1, clock.now_ns(), memory.clone()));
         let state = State { current, frozen: VecDeque::new(), retained: VecDeque::new(), draining: false };
         Self {
@@ -262,7 +262,7 @@ impl<K: Kind> Generations<K> {
             clock,
             memory,
             flush_pool,
-            node,
+            zone,
             state: RwLock::new(state),
             next_id: AtomicU64::new(2),
             replayed: AtomicBool::new(false),
@@ -309,29 +309,39 @@ impl<K: Kind> Generations<K> {
         Ok(report)
     }
 
-    /// The heads that the question is about, oldest first: retained, frozen, current. Says so on the question when not all is
-    /// there yet.
-    pub(crate) fn heads(&self, ctx: &QueryContext) -> Vec<K::Head> {
-        let state = self.state_for(ctx);
+    /// The heads that the question is about, oldest first: retained, frozen, current. Fails when what is here is not all that whoever
+    /// asks has to take it for.
+    pub(crate) fn heads(&self, ctx: &QueryContext) -> Result<Vec<K::Head>> {
+        let state = self.state_for(ctx)?;
         let generations = state.closed().chain([&state.current]);
-        generations.filter_map(|generation| generation.head(ctx.tenant())).collect()
+        Ok(generations.filter_map(|generation| generation.head(ctx.tenant())).collect())
     }
 
     /// As [`Generations::heads`], with the current one apart (made where there is none), and what changes when it is current no
     /// more.
-    pub(crate) fn follow(&self, ctx: &QueryContext) -> (Vec<K::Head>, K::Head, watch::Receiver<u64>) {
-        let state = self.state_for(ctx);
+    pub(crate) fn follow(&self, ctx: &QueryContext) -> Result<(Vec<K::Head>, K::Head, watch::Receiver<u64>)> {
+        let state = self.state_for(ctx)?;
         let older = state.closed().filter_map(|generation| generation.head(ctx.tenant())).collect();
         let current = state.current.tenant(&self.kind, ctx.tenant()).head.clone();
         // Under the lock: it was not rotated in between.
-        (older, current, self.rotations.subscribe())
+        Ok((older, current, self.rotations.subscribe()))
     }
 
-    fn state_for(&self, ctx: &QueryContext) -> RwLockReadGuard<'_, State<K>> {
+    /// An ingester stands for its zone together with the others of the zone: when whoever asks does not know one of these (a
+    /// new one, in a view of the ring that lags or is cut off), the answer would seem whole and not be.
+    fn state_for(&self, ctx: &QueryContext) -> Result<RwLockReadGuard<'_, State<K>>> {
         if !self.is_replayed() {
-            ctx.missed(format!("ingester {}: recent {} are still being replayed", self.node, K::SIGNAL));
+            return Err(Error::unavailable(format!("recent {} are still being replayed", K::SIGNAL)));
         }
-        self.state.read()
+        let asked = ctx.share().map(|share| share.members());
+        let zone = self.zone.borrow();
+        if let Some(unknown) = asked.and_then(|asked| zone.iter().find(|member| !asked.contains(member))) {
+            return Err(Error::unavailable(format!(
+                "{unknown}, of the same zone, is not known to the querier yet"
+            )));
+        }
+        drop(zone);
+        Ok(self.state.read())
     }
 
     /// Freezes the current generation. Returns the newest generation that waits for its flush, if any does.

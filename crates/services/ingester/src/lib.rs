@@ -48,6 +48,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 use triptych_blob::Bucket;
 use triptych_config::TenantLimits;
 use triptych_model::push::PushReport;
@@ -75,6 +76,16 @@ pub struct Deps {
     pub limits: TenantLimits,
     /// The name of this ingester among all; stands in what it writes. Restarts keep it.
     pub node: String,
+    /// Living members of its own zone, by name (see [`Zone`]).
+    pub zone: Zone,
+}
+
+/// The ingesters of one zone that may hold data, this one included or not. They stand for the zone together.
+pub type Zone = watch::Receiver<Arc<[Arc<str>]>>;
+
+/// Nobody else: the zone of the one ingester of a process, and of tests.
+pub fn alone() -> Zone {
+    watch::Sender::new(Arc::from([])).subscribe()
 }
 
 /// See the module. Clones are the same ingester.
@@ -104,7 +115,7 @@ impl Config {
             clock: deps.clock.clone(),
             memory: memory.clone(),
             flush_pool: deps.pools.background.clone(),
-            node: deps.node.clone(),
+            zone: deps.zone.clone(),
         };
         let wal = |signal: Signal| {
             let dir = deps.data_dir.join("wal").join(signal.as_str());

@@ -90,13 +90,13 @@ pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>, pub(crate) Handle);
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        let merged = entries(&self.0.heads(ctx), ctx, select).await?;
+        let merged = entries(&self.0.heads(ctx)?, ctx, select).await?;
         Ok(ahead(&self.1, merged, AHEAD_BATCHES))
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         let mut streams = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             streams.push(head.samples(ctx, select).await?);
         }
         Ok(ahead(&self.1, merge::merge_samples(streams), AHEAD_BATCHES))
@@ -104,7 +104,7 @@ impl LogsStore for Door {
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             lists.push(head.label_names(ctx, select).await?);
         }
         Ok(merge::merge_strings(lists, select.limit))
@@ -117,7 +117,7 @@ impl LogsStore for Door {
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             lists.push(head.label_values(ctx, name, select).await?);
         }
         Ok(merge::merge_strings(lists, select.limit))
@@ -125,7 +125,7 @@ impl LogsStore for Door {
 
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             lists.push(head.series(ctx, select).await?);
         }
         Ok(merge::merge_series(lists, select.limit))
@@ -133,7 +133,7 @@ impl LogsStore for Door {
 
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
         let mut all = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             all.push(head.stats(ctx, select).await?);
         }
         Ok(merge::merge_stats(all))
@@ -148,7 +148,7 @@ impl LogsStore for Door {
         // Cut after adding up: what is small in each generation may be large in all.
         let uncut = StreamsSelect { limit: 0, ..select.clone() };
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             lists.push(head.volume(ctx, &uncut, labels).await?);
         }
         Ok(merge::merge_volumes(lists, select.limit))
@@ -156,7 +156,7 @@ impl LogsStore for Door {
 
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx) {
+        for head in self.0.heads(ctx)? {
             lists.push(head.detected_fields(ctx, select).await?);
         }
         Ok(merge::merge_fields(lists))
@@ -164,7 +164,7 @@ impl LogsStore for Door {
 
     /// What is here already, then what arrives, from one generation to the next.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
-        let (older, current, rotations) = self.0.follow(ctx);
+        let (older, current, rotations) = self.0.follow(ctx)?;
         let select = EntrySelect {
             expr: expr.to_owned(),
             start_ns,
@@ -221,7 +221,7 @@ impl Follow {
                     Some(batch) => return batch.map(Some),
                     None => {
                         // The new head's own history is what came to it since the rotation.
-                        let (_, current, rotations) = self.generations.follow(&self.ctx);
+                        let (_, current, rotations) = self.generations.follow(&self.ctx)?;
                         self.live = current.tail(&self.ctx, &self.expr, self.start_ns).await?;
                         (self.rotations, self.is_rotated) = (rotations, false);
                     }

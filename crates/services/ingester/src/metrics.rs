@@ -90,12 +90,12 @@ impl Kind for Metrics {
 #[async_trait]
 impl MetricsStore for Generations<Metrics> {
     async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        let sources: Result<Vec<_>> = self.heads(ctx).iter().map(|h| h.select(ctx, select)).collect();
+        let sources: Result<Vec<_>> = self.heads(ctx)?.iter().map(|h| h.select(ctx, select)).collect();
         Ok(merge::merge_chunks(sources?))
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
-        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.label_names(ctx, select)).collect();
+        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.label_names(ctx, select)).collect();
         Ok(merge::merge_strings(lists?, select.limit))
     }
 
@@ -105,29 +105,29 @@ impl MetricsStore for Generations<Metrics> {
         name: &str,
         select: &LabelsSelect,
     ) -> Result<Vec<String>> {
-        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.label_values(ctx, name, select)).collect();
+        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.label_values(ctx, name, select)).collect();
         Ok(merge::merge_strings(lists?, select.limit))
     }
 
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
-        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.series(ctx, select)).collect();
+        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.series(ctx, select)).collect();
         Ok(merge::merge_series(lists?, select.limit))
     }
 
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
         // The newest wins: it comes first.
-        let heads = self.heads(ctx);
+        let heads = self.heads(ctx)?;
         let lists: Result<_> = heads.iter().rev().map(|h| h.metadata(ctx, metric, limit)).collect();
         Ok(merge::merge_metadata(lists?, limit))
     }
 
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
-        let lists: Result<_> = self.heads(ctx).iter().map(|h| h.exemplars(ctx, select)).collect();
+        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.exemplars(ctx, select)).collect();
         Ok(merge::merge_exemplars(lists?))
     }
 
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        let all: Result<_> = self.heads(ctx).iter().map(|h| h.cardinality(ctx, limit)).collect();
+        let all: Result<_> = self.heads(ctx)?.iter().map(|h| h.cardinality(ctx, limit)).collect();
         Ok(merge::merge_cardinality(all?, limit))
     }
 }

@@ -47,6 +47,7 @@ impl World {
             pools: Handles::current(),
             limits: TenantLimits::new(&self.limits, &BTreeMap::new()).unwrap(),
             node: "ingester-0".to_owned(),
+            zone: crate::alone(),
         };
         let ingester = self.config.clone().build(deps).unwrap();
         let tasks = Tasks::new(Shutdown::new());

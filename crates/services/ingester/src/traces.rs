@@ -80,7 +80,7 @@ impl TracesStore for Generations<Traces> {
         end_ns: i64,
     ) -> Result<TraceParts> {
         let mut parts = TraceParts::default();
-        for head in self.heads(ctx) {
+        for head in self.heads(ctx)? {
             parts.otlp.extend(head.find(ctx, trace_id, start_ns, end_ns).await?.otlp);
         }
         Ok(parts)
@@ -88,7 +88,7 @@ impl TracesStore for Generations<Traces> {
 
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let mut streams = Vec::new();
-        for head in self.heads(ctx) {
+        for head in self.heads(ctx)? {
             streams.push(head.search(ctx, search).await?);
         }
         merge_matches(search, streams)
@@ -96,7 +96,7 @@ impl TracesStore for Generations<Traces> {
 
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
         let mut streams = Vec::new();
-        for head in self.heads(ctx) {
+        for head in self.heads(ctx)? {
             streams.push(head.samples(ctx, select).await?);
         }
         Ok(merge_samples(streams))
@@ -104,7 +104,7 @@ impl TracesStore for Generations<Traces> {
 
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
         let mut lists = Vec::new();
-        for head in self.heads(ctx) {
+        for head in self.heads(ctx)? {
             lists.push(head.tag_names(ctx, select).await?);
         }
         Ok(merge_tags(lists, select.limit))
@@ -112,7 +112,7 @@ impl TracesStore for Generations<Traces> {
 
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         let mut lists = Vec::new();
-        for head in self.heads(ctx) {
+        for head in self.heads(ctx)? {
             lists.push(head.tag_values(ctx, select).await?);
         }
         Ok(merge_values(lists, select.limit))

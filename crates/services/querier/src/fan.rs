@@ -12,13 +12,33 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 use triptych_model::{Error, Kind, Result, Signal};
+use triptych_ring::{Coverage, Replication};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
-use crate::{Source, telemetry};
+use crate::sources::{Asked, Avoided, Pool, Source};
+use crate::telemetry;
 
 /// Batches between a source's task and whoever merges.
 const HANDOVER_BATCHES: usize = 2;
+
+/// How often a question is asked: once, and again without store-gateways that failed.
+pub(crate) const ATTEMPTS_MAX: usize = 3;
+
+/// What the sources answered.
+pub(crate) struct Answers<T> {
+    pub ingesters: Vec<T>,
+    pub store_gateways: Vec<T>,
+    /// Zones of the ingesters that answered.
+    zones: Vec<Arc<str>>,
+}
+
+impl<T> Answers<T> {
+    /// How many times the ingesters' answers hold each item, about.
+    pub fn copies(&self, replication: Replication) -> u64 {
+        self.zones.len().clamp(1, replication.factor) as u64
+    }
+}
 
 /// Asks the sources of one signal, on the query pool.
 #[derive(Debug, Clone)]
@@ -50,57 +70,106 @@ impl Fan {
         Task(self.pool.spawn(work.in_current_span()))
     }
 
-    /// The answers of the sources that gave one, in the order of the sources.
+    /// The answers of the sources that gave one. Asks again where the bucket can be divided among other store-gateways.
     pub async fn ask<S, T>(
         &self,
         ctx: &QueryContext,
-        sources: &[Source<S>],
+        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
     ) -> Result<Vec<T>>
     where
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let failures = Failures::new(self.signal, ctx, sources.len())?;
-        let answers = self.ask_each(sources, &failures, question);
-        Ok(in_time(ctx, answers).await?.into_iter().map(|(_, answer)| answer).collect())
+        let (answers, _) = self.ask_again(ctx, pool, question).await?;
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// As [`Fan::ask`], for answers that are added up: those of the ingesters hold copies.
+    pub async fn figures<S, T>(
+        &self,
+        ctx: &QueryContext,
+        pool: &Pool<S>,
+        question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
+    ) -> Result<Answers<T>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (answers, _) = self.ask_again(ctx, pool, question).await?;
+        let mut sorted = Answers { ingesters: vec![], store_gateways: vec![], zones: vec![] };
+        for (source, answer) in answers {
+            match source.zone {
+                Some(zone) => {
+                    sorted.ingesters.push(answer);
+                    sorted.zones.push(zone);
+                }
+                None => sorted.store_gateways.push(answer),
+            }
+        }
+        sorted.zones.sort_unstable();
+        sorted.zones.dedup();
+        Ok(sorted)
     }
 
     /// The streams of the sources that began one. Each runs ahead in a task of its own, by a few batches.
     pub async fn open<S, T>(
         &self,
         ctx: &QueryContext,
-        sources: &[Source<S>],
+        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
     ) -> Result<Vec<Stream<T>>>
     where
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let failures = Failures::new(self.signal, ctx, sources.len())?;
-        let opened = in_time(ctx, self.ask_each(sources, &failures, question)).await?;
+        let (opened, failures) = self.ask_again(ctx, pool, question).await?;
         Ok(opened
             .into_iter()
-            .map(|(name, stream)| self.ahead(ctx, excused(name, stream, failures.clone())))
+            .map(|(source, stream)| self.ahead(ctx, excused(source, stream, failures.clone())))
             .collect())
     }
 
-    async fn ask_each<S, T>(
+    async fn ask_again<S, T>(
         &self,
-        sources: &[Source<S>],
-        failures: &Arc<Failures>,
+        ctx: &QueryContext,
+        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
-    ) -> Result<Vec<(Arc<str>, T)>>
+    ) -> Result<(Vec<(Source<S>, T)>, Arc<Failures>)>
     where
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let asked = sources.iter().map(|source| {
-            let task = self.spawn(question(source.store.clone(), failures.ctx.clone()));
+        let mut attempts = ATTEMPTS_MAX;
+        loop {
+            attempts -= 1;
+            let asked = pool.now();
+            let failures = Failures::new(self.signal, ctx, &asked, attempts > 0)?;
+            let answers = in_time(ctx, self.ask_each(asked.sources, &failures, &question)).await;
+            // The last attempt leaves nothing to be asked again.
+            if !failures.is_again() {
+                return answers.map(|answers| (answers, failures));
+            }
+        }
+    }
+
+    async fn ask_each<S, T>(
+        &self,
+        sources: Vec<Source<S>>,
+        failures: &Arc<Failures>,
+        question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
+    ) -> Result<Vec<(Source<S>, T)>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let asked = sources.into_iter().map(|source| {
+            let ctx = failures.ctx.with_share(source.share.clone());
+            let task = self.spawn(question(source.store.clone(), ctx));
             async move {
                 match task.await {
-                    Ok(answer) => Ok(Some((source.name.clone(), answer))),
-                    Err(error) => failures.note(&source.name, error).map(|()| None),
+                    Ok(answer) => Ok(Some((source, answer))),
+                    Err(error) => failures.note(&source.name, source.zone.as_ref(), error).map(|()| None),
                 }
             }
         });
@@ -177,43 +246,119 @@ struct Failures {
     signal: Signal,
     ctx: QueryContext,
     sources: usize,
-    /// How many failed, and the first error.
-    failed: Mutex<(usize, Option<Error>)>,
+    /// Store-gateways that are asked.
+    gateways: usize,
+    avoided: Arc<Avoided>,
+    lost: Mutex<Lost>,
+}
+
+struct Lost {
+    coverage: Coverage,
+    /// Ingesters without which the answer still is whole, a sentence each.
+    excused: Vec<String>,
+    sources: usize,
+    first: Option<Error>,
+    /// Whether a store-gateway that fails, while there is another one, makes the question be asked again.
+    may_ask_again: bool,
+    ask_again: bool,
 }
 
 impl Failures {
-    fn new(signal: Signal, ctx: &QueryContext, sources: usize) -> Result<Arc<Self>> {
-        if sources == 0 {
+    fn new<S: ?Sized>(
+        signal: Signal,
+        ctx: &QueryContext,
+        asked: &Asked<S>,
+        may_ask_again: bool,
+    ) -> Result<Arc<Self>> {
+        if asked.sources.is_empty() {
             return Err(Error::unavailable(format!(
-                "no ingester and no store-gateway for {signal} is known"
+                "no ingester and no store-gateway for {signal} can be asked now"
             )));
         }
-        Ok(Arc::new(Self { signal, ctx: ctx.clone(), sources, failed: Mutex::default() }))
+        if asked.is_without_bucket {
+            ctx.missed("no store-gateway serves now: what is in the bucket alone is missing");
+        }
+        let mut lost = Lost {
+            coverage: asked.coverage.clone(),
+            excused: asked.dead.clone(),
+            sources: 0,
+            first: None,
+            may_ask_again,
+            ask_again: false,
+        };
+        if !lost.coverage.is_complete() {
+            let dead = std::mem::take(&mut lost.excused);
+            if dead.is_empty() {
+                ctx.missed("too few zones of ingesters are known: recent data may be missing");
+            }
+            dead.into_iter().for_each(|sentence| ctx.missed(sentence));
+        }
+        Ok(Arc::new(Self {
+            signal,
+            ctx: ctx.clone(),
+            sources: asked.sources.len(),
+            gateways: asked.sources.iter().filter(|source| source.zone.is_none()).count(),
+            avoided: asked.avoided.clone(),
+            lost: Mutex::new(lost),
+        }))
+    }
+
+    fn is_again(&self) -> bool {
+        self.lost.lock().ask_again
     }
 
     /// `Ok`: the answer goes on without the source. A source is noted once.
-    fn note(&self, source: &str, error: Error) -> Result<()> {
+    fn note(&self, source: &Arc<str>, zone: Option<&Arc<str>>, error: Error) -> Result<()> {
         if matches!(error.kind, Kind::Invalid | Kind::Exhausted | Kind::Cancelled) {
             return Err(error);
         }
         // A query that is over fails everywhere, and that is nobody's fault.
         self.ctx.check()?;
-        telemetry::source_failures(self.signal.as_str(), source.to_owned()).increment(1);
-        self.ctx.missed(format!("{source}: {error}"));
-        let mut failed = self.failed.lock();
-        failed.0 += 1;
-        let first = failed.1.get_or_insert(error).clone();
-        if failed.0 >= self.sources { Err(first) } else { Ok(()) }
+        telemetry::source_failures(self.signal.as_str(), source.to_string()).increment(1);
+        let sentence = format!("{source}: {error}");
+        let mut lost = self.lost.lock();
+        match zone {
+            Some(zone) => {
+                lost.excused.push(sentence);
+                if !lost.coverage.lose(zone) {
+                    lost.excused.drain(..).for_each(|sentence| self.ctx.missed(sentence));
+                }
+            }
+            None => {
+                self.avoided.add(source);
+                if lost.may_ask_again && self.gateways > 1 {
+                    lost.ask_again = true;
+                } else {
+                    self.ctx.missed(sentence);
+                }
+            }
+        }
+        lost.sources += 1;
+        let first = lost.first.get_or_insert(error).clone();
+        if lost.sources >= self.sources { Err(first) } else { Ok(()) }
+    }
+
+    /// From now on a store-gateway that fails is missed: its stream has begun.
+    fn begin(&self) {
+        self.lost.lock().may_ask_again = false;
     }
 }
 
 /// The stream without the failure of its source, where the answer may go on.
-fn excused<T: Send + 'static>(name: Arc<str>, stream: Stream<T>, failures: Arc<Failures>) -> Stream<T> {
-    stream::unfold(Some((name, stream, failures)), async |state| {
-        let (name, mut stream, failures) = state?;
+fn excused<S, T>(source: Source<S>, stream: Stream<T>, failures: Arc<Failures>) -> Stream<T>
+where
+    S: ?Sized + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    failures.begin();
+    stream::unfold(Some((source, stream, failures)), async |state| {
+        let (source, mut stream, failures) = state?;
         match stream.next().await? {
-            Ok(item) => Some((Ok(item), Some((name, stream, failures)))),
-            Err(error) => failures.note(&name, error).err().map(|error| (Err(error), None)),
+            Ok(item) => Some((Ok(item), Some((source, stream, failures)))),
+            Err(error) => {
+                let outcome = failures.note(&source.name, source.zone.as_ref(), error);
+                outcome.err().map(|error| (Err(error), None))
+            }
         }
     })
     .boxed()

@@ -7,25 +7,33 @@
 //!
 //! | module | |
 //! |---|---|
+//! | `sources` | who is asked: ingesters and store-gateways as the ring shows them |
 //! | `fan` | one question to many sources: concurrency, failures, cancellation |
 //! | `metrics`, `logs`, `traces` | the doors: the merged Store API, and the language over it |
 //!
-//! **Failures.** A source that fails is named in the query's report ([`QueryContext::missed`]) and the answer goes on without it,
-//! also when it fails half way through its stream. The query fails when every source has failed (with the first error), and at
-//! once when the question is wrong (`Invalid`), a limit of the query is spent (`Exhausted`), or the query was cancelled or is too
-//! late.
+//! **Failures.** The answer goes on without a source that fails, also when it fails half way through its stream:
+//!
+//! - *ingesters*: an acknowledged item is in a quorum of zones. As long as fewer zones than that are incomplete, the answer is whole
+//!   ([`triptych_ring::Coverage`]); beyond it the failures are named in the query's report ([`QueryContext::missed`]);
+//! - *store-gateways* divide the bucket between them ([`triptych_model::Share`]). When one fails the question is asked again, twice at
+//!   most, of the others; only what then still fails is missed.
+//!
+//! The query fails when every source has failed (with the first error), and at once when the question is wrong (`Invalid`), a
+//! limit of the query is spent (`Exhausted`), or the query was cancelled or is too late.
 //!
 //! **Cancellation.** Everything runs in tasks on the query pool that are aborted when the answer is dropped, the context is
 //! cancelled, or the deadline passes.
 //!
 //! **Memory**: what the engines and merges reserve from the query's budget; per source a hand-over of two batches.
 //!
-//! Known holes: figures (`stats`, `volume`) are added up over sources, so what several of them hold counts several times. A
-//! source that hangs is waited for until the query's deadline.
+//! Known holes: figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
+//! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
+//! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
 
 mod fan;
 mod logs;
 mod metrics;
+mod sources;
 mod telemetry;
 mod traces;
 
@@ -33,7 +41,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -45,9 +52,10 @@ use triptych_model::{Error, Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
 use triptych_runtime::QueryContext;
 
+use fan::{ATTEMPTS_MAX, Fan};
+use sources::Pool;
+pub use sources::{Sources, Stores};
 pub use telemetry::TELEMETRY;
-
-use fan::Fan;
 
 /// Evaluates queries over ingesters and store-gateways.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,61 +93,11 @@ impl Default for Config {
     }
 }
 
-/// Something that answers a part of the Store API: an ingester or a store-gateway.
-pub struct Source<S: ?Sized> {
-    /// Shown to people where it fails: `ingester-0`.
-    pub name: Arc<str>,
-    pub store: Arc<S>,
-}
-
-impl<S: ?Sized> Source<S> {
-    pub fn new(name: impl Into<Arc<str>>, store: Arc<S>) -> Self {
-        Self { name: name.into(), store }
-    }
-}
-
-impl<S: ?Sized> Clone for Source<S> {
-    fn clone(&self) -> Self {
-        Self { name: self.name.clone(), store: self.store.clone() }
-    }
-}
-
-/// Everything that is asked, per signal.
-#[derive(Default)]
-pub struct Sources {
-    pub metrics: Vec<Source<dyn MetricsStore>>,
-    pub logs: Vec<Source<dyn LogsStore>>,
-    pub traces: Vec<Source<dyn TracesStore>>,
-}
-
 /// What the querier is built from.
 pub struct Deps {
     pub sources: Sources,
     /// Where evaluation runs.
     pub query: Handle,
-}
-
-/// Sources of one signal, exchanged as a whole.
-struct Pool<S: ?Sized>(Arc<RwLock<Arc<[Source<S>]>>>);
-
-impl<S: ?Sized> Pool<S> {
-    fn new(sources: Vec<Source<S>>) -> Self {
-        Self(Arc::new(RwLock::new(sources.into())))
-    }
-
-    fn set(&self, sources: Vec<Source<S>>) {
-        *self.0.write() = sources.into();
-    }
-
-    fn all(&self) -> Arc<[Source<S>]> {
-        self.0.read().clone()
-    }
-}
-
-impl<S: ?Sized> Clone for Pool<S> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
 }
 
 pub struct Querier {
@@ -151,11 +109,20 @@ pub struct Querier {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Querier {
-        let Sources { metrics, logs, traces } = deps.sources;
-        let fan = |signal| Fan::new(signal, deps.query.clone());
-        let metrics = Arc::new(metrics::Door::new(&self, fan(Signal::Metrics), Pool::new(metrics)));
-        let logs = Arc::new(logs::Door::new(&self, fan(Signal::Logs), Pool::new(logs)));
-        let traces = Arc::new(traces::Door::new(fan(Signal::Traces), Pool::new(traces)));
+        let Deps { sources, query } = deps;
+        let fan = |signal| Fan::new(signal, query.clone());
+        let metrics = Arc::new(metrics::Door::new(
+            &self,
+            fan(Signal::Metrics),
+            Pool::new(sources.clone(), |s| s.metrics.clone()),
+        ));
+        let logs = Arc::new(logs::Door::new(
+            &self,
+            fan(Signal::Logs),
+            Pool::new(sources.clone(), |s| s.logs.clone()),
+        ));
+        let traces =
+            Arc::new(traces::Door::new(fan(Signal::Traces), Pool::new(sources, |s| s.traces.clone())));
         let languages = Arc::new(Languages {
             metrics: metrics.clone(),
             logs: logs.clone(),
@@ -185,13 +152,6 @@ impl Querier {
     /// The languages over all sources.
     pub fn query(&self) -> Arc<dyn Query> {
         self.languages.clone()
-    }
-
-    /// Asks others from now on; what runs already goes on with those it began with.
-    pub fn set_sources(&self, sources: Sources) {
-        self.metrics.set_sources(sources.metrics);
-        self.logs.set_sources(sources.logs);
-        self.traces.set_sources(sources.traces);
     }
 }
 
@@ -226,18 +186,61 @@ impl Languages {
     }
 }
 
+/// Runs a query, and again when a store-gateway failed under it half way: then the bucket is divided among the others. What the query
+/// read in vain counts.
+async fn made_whole<T, F: Future<Output = Result<T>>>(
+    ctx: &QueryContext,
+    failures: impl Fn() -> u64,
+    attempt: impl Fn(QueryContext) -> F,
+) -> Result<T> {
+    let mut attempts = ATTEMPTS_MAX;
+    loop {
+        attempts -= 1;
+        let (before, part) = (failures(), ctx.part());
+        let outcome = attempt(part.clone()).await;
+        let mut report = part.report();
+        let is_again =
+            attempts > 0 && !report.missed.is_empty() && failures() != before && ctx.check().is_ok();
+        if is_again {
+            report.missed.clear();
+        }
+        ctx.add_report(report);
+        if !is_again {
+            return outcome;
+        }
+    }
+}
+
 #[async_trait]
 impl Query for Languages {
     async fn metrics(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
-        self.admitted(ctx, Signal::Metrics, self.metrics.query(ctx, query)).await
+        let (door, failing, query) = (self.metrics.clone(), self.metrics.clone(), query.clone());
+        let attempt = move |ctx| {
+            let (door, query) = (door.clone(), query.clone());
+            async move { door.query(&ctx, &query).await }
+        };
+        let work = made_whole(ctx, move || failing.failures(), attempt);
+        self.admitted(ctx, Signal::Metrics, work).await
     }
 
     async fn logs(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
-        self.admitted(ctx, Signal::Logs, self.logs.query(ctx, query)).await
+        let (door, failing, query) = (self.logs.clone(), self.logs.clone(), query.clone());
+        let attempt = move |ctx| {
+            let (door, query) = (door.clone(), query.clone());
+            async move { door.query(&ctx, &query).await }
+        };
+        let work = made_whole(ctx, move || failing.failures(), attempt);
+        self.admitted(ctx, Signal::Logs, work).await
     }
 
     async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
-        self.admitted(ctx, Signal::Traces, self.traces.query(ctx, query)).await
+        let (door, failing, query) = (self.traces.clone(), self.traces.clone(), query.clone());
+        let attempt = move |ctx| {
+            let (door, query) = (door.clone(), query.clone());
+            async move { door.query(&ctx, &query).await }
+        };
+        let work = made_whole(ctx, move || failing.failures(), attempt);
+        self.admitted(ctx, Signal::Traces, work).await
     }
 }
 

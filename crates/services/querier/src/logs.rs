@@ -14,12 +14,14 @@ use triptych_model::logs::{
     StreamsSelect, Volume,
 };
 use triptych_model::{Labels, Result};
+use triptych_ring::Replication;
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
+use crate::Config;
 use crate::fan::Fan;
-use crate::{Config, Pool, Source};
+use crate::sources::Pool;
 
 /// Entries of a tail that are remembered, so that replicas' copies are shown once.
 const TAIL_REMEMBERED: usize = 10_000;
@@ -28,6 +30,7 @@ const TAIL_REMEMBERED: usize = 10_000;
 pub(crate) struct Door {
     fan: Fan,
     sources: Pool<dyn LogsStore>,
+    replication: Replication,
     engine: Engine,
 }
 
@@ -38,11 +41,12 @@ impl Door {
             steps_max: config.points_max,
             ..EngineConfig::default()
         });
-        Self { fan, sources, engine }
+        Self { fan, replication: sources.replication(), sources, engine }
     }
 
-    pub fn set_sources(&self, sources: Vec<Source<dyn LogsStore>>) {
-        self.sources.set(sources);
+    /// See [`Pool::failures`].
+    pub fn failures(&self) -> u64 {
+        self.sources.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
@@ -57,7 +61,7 @@ impl Door {
     ) -> Result<Stream<Vec<LogEntry>>> {
         let streams = self
             .fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.entries(&ctx, &select).await })
             })
@@ -72,7 +76,7 @@ impl Door {
     ) -> Result<Stream<Vec<LogSamples>>> {
         let streams = self
             .fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.samples(&ctx, &select).await })
             })
@@ -108,7 +112,7 @@ impl LogsStore for Door {
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.label_names(&ctx, &select).await })
             })
@@ -124,7 +128,7 @@ impl LogsStore for Door {
     ) -> Result<Vec<String>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let (name, select) = (name.to_owned(), select.clone());
                 Box::pin(async move { store.label_values(&ctx, &name, &select).await })
             })
@@ -135,7 +139,7 @@ impl LogsStore for Door {
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.series(&ctx, &select).await })
             })
@@ -144,20 +148,29 @@ impl LogsStore for Door {
     }
 
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
-        let all = self
+        let answers = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .figures(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.stats(&ctx, &select).await })
             })
             .await?;
-        // The same streams are in heads and in the bucket; their entries mostly are in one of them.
-        Ok(all.into_iter().fold(StreamStats::default(), |sum, s| StreamStats {
-            streams: sum.streams.max(s.streams),
+        let copies = answers.copies(self.replication);
+        let add = |sum: StreamStats, s: StreamStats| StreamStats {
+            streams: sum.streams + s.streams,
             chunks: sum.chunks + s.chunks,
             entries: sum.entries + s.entries,
             bytes: sum.bytes + s.bytes,
-        }))
+        };
+        let recent = answers.ingesters.into_iter().fold(StreamStats::default(), add);
+        let older = answers.store_gateways.into_iter().fold(StreamStats::default(), add);
+        // The same streams are in heads and in the bucket; their entries mostly are in one of them.
+        Ok(StreamStats {
+            streams: (recent.streams / copies).max(older.streams),
+            chunks: recent.chunks / copies + older.chunks,
+            entries: recent.entries / copies + older.entries,
+            bytes: recent.bytes / copies + older.bytes,
+        })
     }
 
     async fn volume(
@@ -166,15 +179,20 @@ impl LogsStore for Door {
         select: &StreamsSelect,
         labels: &[String],
     ) -> Result<Vec<Volume>> {
-        let lists = self
+        let answers = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .figures(ctx, &self.sources, |store, ctx| {
                 let (select, labels) = (select.clone(), labels.to_vec());
                 Box::pin(async move { store.volume(&ctx, &select, &labels).await })
             })
             .await?;
         let mut bytes: BTreeMap<Labels, u64> = BTreeMap::new();
-        for volume in lists.into_iter().flatten() {
+        let copies = answers.copies(self.replication);
+        for volume in answers.ingesters.into_iter().flatten() {
+            *bytes.entry(volume.labels).or_default() += volume.bytes;
+        }
+        bytes.values_mut().for_each(|bytes| *bytes /= copies);
+        for volume in answers.store_gateways.into_iter().flatten() {
             *bytes.entry(volume.labels).or_default() += volume.bytes;
         }
         let mut all: Vec<Volume> =
@@ -188,7 +206,7 @@ impl LogsStore for Door {
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.detected_fields(&ctx, &select).await })
             })
@@ -219,7 +237,7 @@ impl LogsStore for Door {
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
         let streams = self
             .fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let expr = expr.to_owned();
                 Box::pin(async move { store.tail(&ctx, &expr, start_ns).await })
             })

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use triptych_metrics::merge::{
-    merge, merge_cardinality, merge_chunks, merge_exemplars, merge_metadata, merge_series, merge_strings,
+    add_cardinality, merge, merge_cardinality, merge_chunks, merge_exemplars, merge_metadata, merge_series,
+    merge_strings,
 };
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
@@ -14,8 +15,9 @@ use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
+use crate::Config;
 use crate::fan::Fan;
-use crate::{Config, Pool, Source};
+use crate::sources::Pool;
 
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -35,8 +37,9 @@ impl Door {
         Self { fan, sources, engine }
     }
 
-    pub fn set_sources(&self, sources: Vec<Source<dyn MetricsStore>>) {
-        self.sources.set(sources);
+    /// See [`Pool::failures`].
+    pub fn failures(&self) -> u64 {
+        self.sources.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
@@ -46,7 +49,7 @@ impl Door {
 
     async fn open(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Vec<Stream<SeriesChunks>>> {
         self.fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.select(&ctx, &select).await })
             })
@@ -74,7 +77,7 @@ impl MetricsStore for Door {
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.label_names(&ctx, &select).await })
             })
@@ -90,7 +93,7 @@ impl MetricsStore for Door {
     ) -> Result<Vec<String>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let (name, select) = (name.to_owned(), select.clone());
                 Box::pin(async move { store.label_values(&ctx, &name, &select).await })
             })
@@ -101,7 +104,7 @@ impl MetricsStore for Door {
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.series(&ctx, &select).await })
             })
@@ -112,7 +115,7 @@ impl MetricsStore for Door {
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let metric = metric.to_owned();
                 Box::pin(async move { store.metadata(&ctx, &metric, limit).await })
             })
@@ -123,7 +126,7 @@ impl MetricsStore for Door {
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.exemplars(&ctx, &select).await })
             })
@@ -132,12 +135,17 @@ impl MetricsStore for Door {
     }
 
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        let all = self
+        let answers = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .figures(ctx, &self.sources, |store, ctx| {
                 Box::pin(async move { store.cardinality(&ctx, limit).await })
             })
             .await?;
+        let copies = answers.copies(self.sources.replication());
+        let mut all = answers.store_gateways;
+        if !answers.ingesters.is_empty() {
+            all.push(add_cardinality(answers.ingesters, copies));
+        }
         Ok(merge_cardinality(all, limit))
     }
 }

@@ -19,6 +19,7 @@ use triptych_model::traces::{
     TraceSamples, TraceSearch, Value,
 };
 use triptych_model::{Kind, Labels, TenantId};
+use triptych_ring::{Member, Peer, Peers, Replication};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryLimits;
 
@@ -245,15 +246,29 @@ impl TracesStore for Fake {
     }
 }
 
-fn querier(fakes: Vec<Fake>) -> Querier {
-    let mut sources = Sources::default();
-    for (n, fake) in fakes.into_iter().enumerate() {
-        let (name, fake) = (format!("ingester-{n}"), Arc::new(fake));
-        sources.metrics.push(Source::new(name.as_str(), fake.clone() as Arc<dyn MetricsStore>));
-        sources.logs.push(Source::new(name.as_str(), fake.clone() as Arc<dyn LogsStore>));
-        sources.traces.push(Source::new(name.as_str(), fake as Arc<dyn TracesStore>));
-    }
+fn peers(role: &str, fakes: Vec<Fake>) -> Peers<Stores> {
+    triptych_ring::peers::fixed(fakes.into_iter().enumerate().map(|(n, fake)| {
+        let fake = Arc::new(fake);
+        Peer {
+            member: Arc::new(Member::new(&format!("{role}-{n}"), "", "")),
+            service: Stores { metrics: fake.clone(), logs: fake.clone(), traces: fake },
+        }
+    }))
+}
+
+/// Ingesters and store-gateways; each item is kept by `factor` zones of ingesters.
+fn cluster(factor: usize, ingesters: Vec<Fake>, store_gateways: Vec<Fake>) -> Querier {
+    let sources = Sources {
+        ingesters: peers("ingester", ingesters),
+        store_gateways: peers("store-gateway", store_gateways),
+        replication: Replication::new(factor),
+    };
     Config::default().build(Deps { sources, query: Handle::current() })
+}
+
+/// Ingesters without replicas.
+fn querier(fakes: Vec<Fake>) -> Querier {
+    cluster(1, fakes, vec![])
 }
 
 fn context() -> QueryContext {
@@ -371,7 +386,7 @@ async fn one_store_api_over_all() {
     assert_eq!(logs.label_names(&ctx, &streams).await.unwrap(), ["app"]);
     assert_eq!(
         logs.stats(&ctx, &streams).await.unwrap(),
-        StreamStats { streams: 1, chunks: 2, entries: 6, bytes: 60 }
+        StreamStats { streams: 2, chunks: 2, entries: 6, bytes: 60 }
     );
     let volumes: Vec<u64> = logs.volume(&ctx, &streams, &[]).await.unwrap().iter().map(|v| v.bytes).collect();
     assert_eq!(volumes, [20, 6]);
@@ -461,13 +476,12 @@ async fn some_failures_fail_the_query() {
     let e = metrics_value(&nobody, &context(), "up").await.unwrap_err();
     assert_eq!(
         (e.kind, e.to_string().as_str()),
-        (Kind::Unavailable, "no ingester and no store-gateway for metrics is known")
+        (Kind::Unavailable, "no ingester and no store-gateway for metrics can be asked now")
     );
-    nobody.set_sources(Sources {
-        metrics: vec![Source::new("store-gateway-0", Arc::new(replica(0)) as Arc<dyn MetricsStore>)],
-        ..Sources::default()
-    });
-    assert_eq!(metrics_value(&nobody, &context(), "count(up)").await.unwrap(), 1.0);
+    let only_bucket = cluster(1, vec![], vec![replica(0)]);
+    let ctx = context();
+    assert_eq!(metrics_value(&only_bucket, &ctx, "count(up)").await.unwrap(), 1.0);
+    assert_eq!(ctx.report().missed, ["too few zones of ingesters are known: recent data may be missing"]);
     let e = metrics_value(&querier(vec![replica(0)]), &context(), "sum(").await.unwrap_err();
     assert_eq!(e.kind, Kind::Invalid);
 }
@@ -523,10 +537,10 @@ async fn a_query_that_is_over_stops_its_sources() {
 
 #[tokio::test]
 async fn so_many_queries_at_a_time() {
-    let hang = Arc::new(fault(Fault::Hang));
     let sources = Sources {
-        metrics: vec![Source::new("ingester-0", hang as Arc<dyn MetricsStore>)],
-        ..Sources::default()
+        ingesters: peers("ingester", vec![fault(Fault::Hang)]),
+        store_gateways: peers("store-gateway", vec![]),
+        replication: Replication::new(1),
     };
     let querier =
         Config { queries_max: 1, ..Config::default() }.build(Deps { sources, query: Handle::current() });
@@ -536,10 +550,54 @@ async fn so_many_queries_at_a_time() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let limits = QueryLimits { timeout: Duration::from_millis(30), ..QueryLimits::default() };
     let late = QueryContext::new(TenantId::single(), limits);
-    // Not even begun: a query without sources fails at once where it is let in.
     assert_eq!(query.traces(&late, &spans()).await.unwrap_err().to_string(), "query timed out after 30ms");
     blocked.cancel();
     assert_eq!(first.await.unwrap().unwrap_err().kind, Kind::Cancelled);
-    let e = query.traces(&context(), &spans()).await.unwrap_err();
-    assert!(e.to_string().contains("is known"), "{e}");
+    let limits = QueryLimits { timeout: Duration::from_millis(30), ..QueryLimits::default() };
+    let let_in = QueryContext::new(TenantId::single(), limits);
+    assert!(query.traces(&let_in, &spans()).await.is_err());
+}
+
+#[tokio::test]
+async fn one_zone_of_three_may_fail() {
+    use Fault::{AtOnce, HalfWay};
+    for broken in [AtOnce(Kind::Unavailable), HalfWay(Kind::Unavailable)] {
+        let querier = cluster(3, vec![replica(0), replica(0), fault(broken)], vec![]);
+        let ctx = context();
+        assert_eq!(metrics_value(&querier, &ctx, "count(up)").await.unwrap(), 1.0);
+        assert_eq!(lines_found(&querier, &ctx, 10).await.unwrap().len(), 3);
+        querier.metrics().label_names(&ctx, &LabelsSelect::default()).await.unwrap();
+        assert_eq!(ctx.report().missed, Vec::<String>::new(), "{broken:?}");
+
+        let querier = cluster(3, vec![fault(broken), replica(0), fault(broken)], vec![]);
+        let ctx = context();
+        metrics_value(&querier, &ctx, "count(up)").await.unwrap();
+        assert_eq!(ctx.report().missed.len(), 2, "{broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_gateway_that_fails_is_stood_in_for() {
+    use Fault::{AtOnce, HalfWay};
+    for broken in [AtOnce(Kind::Unavailable), HalfWay(Kind::Unavailable)] {
+        let querier = cluster(1, vec![replica(0)], vec![fault(broken), replica(0)]);
+        let ctx = context();
+        assert_eq!(metrics_value(&querier, &ctx, "count(up)").await.unwrap(), 1.0, "{broken:?}");
+        assert_eq!(ctx.report().missed, Vec::<String>::new(), "{broken:?}");
+
+        let querier = cluster(1, vec![replica(0)], vec![fault(broken), fault(broken)]);
+        let ctx = context();
+        metrics_value(&querier, &ctx, "count(up)").await.unwrap();
+        assert!(!ctx.report().missed.is_empty(), "{broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn figures_of_replicas_count_once() {
+    let querier = cluster(3, vec![replica(0), replica(0), replica(0)], vec![]);
+    let stats = querier.logs().stats(&context(), &StreamsSelect::default()).await.unwrap();
+    let one = cluster(1, vec![replica(0)], vec![]);
+    assert_eq!(stats, one.logs().stats(&context(), &StreamsSelect::default()).await.unwrap());
+    let cardinality = querier.metrics().cardinality(&context(), 10).await.unwrap();
+    assert_eq!(cardinality.series, 1);
 }

@@ -13,7 +13,7 @@ use triptych_runtime::QueryContext;
 use triptych_traceql::{evaluate, leaves, merge_matches, merge_samples, merge_tags, merge_values};
 
 use crate::fan::Fan;
-use crate::{Pool, Source};
+use crate::sources::Pool;
 
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -26,8 +26,9 @@ impl Door {
         Self { fan, sources }
     }
 
-    pub fn set_sources(&self, sources: Vec<Source<dyn TracesStore>>) {
-        self.sources.set(sources);
+    /// See [`Pool::failures`].
+    pub fn failures(&self) -> u64 {
+        self.sources.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
@@ -48,7 +49,7 @@ impl Door {
         select: &SpanSampleSelect,
     ) -> Result<Vec<Stream<TraceSamples>>> {
         self.fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.samples(&ctx, &select).await })
             })
@@ -69,7 +70,7 @@ impl TracesStore for Door {
         let id = *trace_id;
         let found = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 Box::pin(async move { store.find(&ctx, &id, start_ns, end_ns).await })
             })
             .await?;
@@ -92,7 +93,7 @@ impl TracesStore for Door {
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let streams = self
             .fan
-            .open(ctx, &self.sources.all(), |store, ctx| {
+            .open(ctx, &self.sources, |store, ctx| {
                 let search = search.clone();
                 Box::pin(async move { store.search(&ctx, &search).await })
             })
@@ -108,7 +109,7 @@ impl TracesStore for Door {
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.tag_names(&ctx, &select).await })
             })
@@ -119,7 +120,7 @@ impl TracesStore for Door {
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         let lists = self
             .fan
-            .ask(ctx, &self.sources.all(), |store, ctx| {
+            .ask(ctx, &self.sources, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.tag_values(&ctx, &select).await })
             })

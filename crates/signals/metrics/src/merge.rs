@@ -18,7 +18,9 @@ use triptych_model::metrics::{ChunkEncoding, EncodedChunk, Sample, SeriesChunks,
 use triptych_model::{Labels, Result};
 use triptych_promql::{Series, SeriesStream};
 
-pub use lists::{merge_cardinality, merge_exemplars, merge_metadata, merge_series, merge_strings};
+pub use lists::{
+    add_cardinality, merge_cardinality, merge_exemplars, merge_metadata, merge_series, merge_strings,
+};
 pub use samples::ChunkSamples;
 
 use crate::chunk::{self, CHUNK_SAMPLES_MAX};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::Status;
-use triptych_model::{Error, Result, TenantId};
+use triptych_model::{Error, Result, Share, TenantId};
 use triptych_runtime::{QueryContext, QueryLimits, ReadReport};
 
 use crate::proto;
@@ -20,13 +20,17 @@ pub(crate) fn context_to_proto(ctx: &QueryContext) -> Option<proto::Context> {
         read_bytes_max: limits.read_bytes_max,
         rows_max: limits.rows_max,
         memory_bytes_max: limits.memory_bytes_max as u64,
+        share: ctx.share().map(|share| proto::Share {
+            members: share.members().iter().map(|member| member.to_string()).collect(),
+            mine: share.mine() as u32,
+        }),
     })
 }
 
 pub(crate) fn context_from_proto(context: Option<proto::Context>) -> Result<QueryContext, Status> {
     let context = context.ok_or_else(|| Status::invalid_argument("context is missing"))?;
     let tenant = TenantId::new(&context.tenant).map_err(to_status)?;
-    Ok(QueryContext::new(
+    let ctx = QueryContext::new(
         tenant,
         QueryLimits {
             read_bytes_max: context.read_bytes_max,
@@ -34,7 +38,13 @@ pub(crate) fn context_from_proto(context: Option<proto::Context>) -> Result<Quer
             memory_bytes_max: usize::try_from(context.memory_bytes_max).unwrap_or(usize::MAX),
             timeout: Duration::from_millis(context.timeout_ms).min(TIMEOUT_MAX),
         },
-    ))
+    );
+    let Some(proto::Share { members, mine }) = context.share else { return Ok(ctx) };
+    let members = members.into_iter().map(Into::into).collect();
+    let share = Share::new(members, mine as usize).ok_or_else(|| {
+        Status::invalid_argument("share: whoever is asked is not among those who are asked")
+    })?;
+    Ok(ctx.with_share(share))
 }
 
 pub(crate) fn report_to_proto(ctx: &QueryContext) -> Option<proto::Report> {

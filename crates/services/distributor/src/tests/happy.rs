@@ -176,7 +176,8 @@ async fn tenants() {
 async fn shards() {
     let ingesters: Vec<Arc<Recorder>> = (0..3).map(|_| Arc::default()).collect();
     let deps = Deps {
-        ingesters: ingesters.iter().map(|i| i.clone() as Arc<dyn Ingest>).collect(),
+        ingesters: super::ingesters(ingesters.clone()),
+        replication: Replication::new(1),
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(NOW_NS),
         multitenancy: false,

@@ -224,12 +224,12 @@ async fn what_ingesters_answer() {
 #[test]
 fn configs_that_make_no_sense() {
     let deps = || Deps {
-        ingesters: vec![Arc::new(Recorder::default())],
+        ingesters: ingesters([Arc::default()]),
+        replication: Replication::new(1),
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(0),
         multitenancy: false,
     };
-    assert!(Config::default().build(Deps { ingesters: vec![], ..deps() }).is_err());
     let config = Config { in_flight_bytes_max: 1000, ..Config::default() };
     assert!(config.build(deps()).err().unwrap().to_string().contains("in_flight_bytes_max"));
     assert!(

@@ -78,6 +78,7 @@ struct World {
     clock: Arc<ManualClock>,
     config: Config,
     when: GenerationConfig,
+    zone: crate::Zone,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -95,6 +96,7 @@ impl World {
                 ..Config::default()
             },
             when: GenerationConfig { age_max: HOUR, bytes_max: 100 << 10, idle_max: HOUR },
+            zone: crate::alone(),
         }
     }
 
@@ -107,7 +109,7 @@ impl World {
             clock: self.clock.clone(),
             memory: Arc::new(Memory::new(self.config.memory_bytes_max)),
             flush_pool: Handle::current(),
-            node: "ingester-0".to_owned(),
+            zone: self.zone.clone(),
         };
         let kind = Texts { bucket: Arc::new(self.bucket.clone()) };
         Arc::new(Generations::new(kind, self.when.clone(), wal, shared))
@@ -151,7 +153,7 @@ fn copy_dir(from: &Path, to: &Path) {
 
 fn in_memory(process: &Generations<Texts>, tenant: &TenantId) -> Vec<String> {
     let ctx = QueryContext::unlimited(tenant.clone());
-    process.heads(&ctx).iter().flat_map(TextHead::texts).collect()
+    process.heads(&ctx).unwrap().iter().flat_map(TextHead::texts).collect()
 }
 
 async fn push(process: &Generations<Texts>, tenant: &TenantId, text: &str) -> Result<PushReport> {
@@ -400,8 +402,8 @@ async fn replay_needs_no_more_memory_than_allowed() {
     let process = world.open();
     assert!(push(&process, &tenant(0), "early").await.unwrap_err().retry_after.is_some());
     let ctx = QueryContext::unlimited(tenant(0));
-    process.heads(&ctx);
-    assert!(ctx.report().missed[0].contains("being replayed"), "{:?}", ctx.report());
+    let early = process.heads(&ctx).err().unwrap();
+    assert!(early.to_string().contains("being replayed"), "{early}");
     let tasks = Tasks::new(Shutdown::new());
     process.start(&tasks, &Handle::current(), ["a", "b"]);
     let mut most = 0;
@@ -453,12 +455,31 @@ async fn who_follows_the_current_head_is_told_of_rotations() {
     let world = World::new();
     let process = world.started().await;
     let ctx = QueryContext::unlimited(tenant(0));
-    let (_, head, mut rotations) = process.follow(&ctx);
+    let (_, head, mut rotations) = process.follow(&ctx).unwrap();
     assert!(!rotations.has_changed().unwrap());
     push(&process, &tenant(0), "one").await.unwrap();
     assert_eq!(head.texts(), ["one"]);
     process.rotate();
     rotations.changed().await.unwrap();
-    let (older, next, _) = process.follow(&ctx);
+    let (older, next, _) = process.follow(&ctx).unwrap();
     assert_eq!((older.len(), next.texts().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_zone_gets_no_answer_for_it() {
+    let mut world = World::new();
+    let zone = tokio::sync::watch::Sender::new(Arc::from(["ingester-0".into(), "ingester-1".into()]));
+    world.zone = zone.subscribe();
+    let process = world.started().await;
+    let asked = |names: &[&str]| {
+        let members = names.iter().map(|name| (*name).into()).collect();
+        let share = triptych_model::Share::new(members, 0).unwrap();
+        process.heads(&QueryContext::unlimited(tenant(0)).with_share(share)).map(|heads| heads.len())
+    };
+    assert!(asked(&["ingester-0", "ingester-1", "ingester-2"]).is_ok());
+    let refused = asked(&["ingester-0", "ingester-2"]).unwrap_err();
+    assert_eq!(refused.kind, triptych_model::Kind::Unavailable);
+    assert!(refused.to_string().contains("ingester-1"), "{refused}");
+    zone.send_replace(Arc::from(["ingester-0".into()]));
+    assert!(asked(&["ingester-0", "ingester-2"]).is_ok());
 }

@@ -67,20 +67,41 @@ pub fn merge_exemplars(lists: Vec<Vec<SeriesExemplars>>) -> Vec<SeriesExemplars>
 
 /// Sources hold copies of the same series (replicas, generations): of each figure the largest counts. At most `limit` names.
 pub fn merge_cardinality(all: Vec<CardinalityStats>, limit: usize) -> CardinalityStats {
+    join_cardinality(all, limit, u64::max)
+}
+
+/// Statistics of sources that divide the series between them, each series in `copies` of them.
+pub fn add_cardinality(all: Vec<CardinalityStats>, copies: u64) -> CardinalityStats {
+    let mut added = join_cardinality(all, 0, |a, b| a + b);
+    added.series /= copies;
+    added.chunks /= copies;
+    added.samples /= copies;
+    added.series_by_metric.iter_mut().for_each(|(_, series)| *series /= copies);
+    added
+}
+
+/// `series` says how many series two sources have together, of all and of one metric.
+fn join_cardinality(
+    all: Vec<CardinalityStats>,
+    limit: usize,
+    series: fn(u64, u64) -> u64,
+) -> CardinalityStats {
     let mut merged = CardinalityStats { start_ms: i64::MAX, end_ms: i64::MIN, ..CardinalityStats::default() };
     let mut metrics: HashMap<String, u64> = HashMap::new();
     let mut labels: HashMap<String, u64> = HashMap::new();
     for stats in all.into_iter().filter(|s| s.series > 0) {
-        merged.series = merged.series.max(stats.series);
+        merged.series = series(merged.series, stats.series);
         merged.chunks += stats.chunks;
         merged.samples += stats.samples;
         merged.start_ms = merged.start_ms.min(stats.start_ms);
         merged.end_ms = merged.end_ms.max(stats.end_ms);
-        for (into, from) in [(&mut metrics, stats.series_by_metric), (&mut labels, stats.values_by_label)] {
-            for (name, count) in from {
-                let known = into.entry(name).or_default();
-                *known = count.max(*known);
-            }
+        for (metric, count) in stats.series_by_metric {
+            let known = metrics.entry(metric).or_default();
+            *known = series(*known, count);
+        }
+        for (label, count) in stats.values_by_label {
+            let known = labels.entry(label).or_default();
+            *known = count.max(*known);
         }
     }
     if merged.start_ms > merged.end_ms {

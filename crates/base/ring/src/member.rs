@@ -1,0 +1,84 @@
+//! A process of a role as the others see it.
+
+use std::sync::Arc;
+
+/// Where a member is in its life. It goes from top to bottom; a restart begins again at the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MemberState {
+    /// Starts: replays its log, warms its caches, waits to be known. Takes no writes; may hold data.
+    Joining,
+    /// Does its work.
+    Active,
+    /// On its way out: brings what it holds to the bucket. Still answers reads.
+    Leaving,
+    /// Holds nothing any more.
+    Gone,
+}
+
+impl MemberState {
+    pub const ALL: [MemberState; 4] =
+        [MemberState::Joining, MemberState::Active, MemberState::Leaving, MemberState::Gone];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MemberState::Joining => "joining",
+            MemberState::Active => "active",
+            MemberState::Leaving => "leaving",
+            MemberState::Gone => "gone",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for MemberState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One process of one role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Unique within the role, the same after a restart.
+    pub id: Arc<str>,
+    /// What may fail together. Never empty: a member that names none is a zone of its own.
+    pub zone: Arc<str>,
+    /// `host:port` of its internal services.
+    pub address: Arc<str>,
+    pub state: MemberState,
+    /// Time at which the process started, in nanoseconds since the epoch: tells a restart from a silence.
+    pub incarnation: i64,
+    /// What the failure detector of whoever looks thinks of it.
+    pub is_alive: bool,
+}
+
+impl Member {
+    /// A living, active member.
+    pub fn new(id: &str, zone: &str, address: &str) -> Self {
+        let id: Arc<str> = id.into();
+        let zone = if zone.is_empty() { id.clone() } else { zone.into() };
+        Self { id, zone, address: address.into(), state: MemberState::Active, incarnation: 0, is_alive: true }
+    }
+
+    /// Whether new data may be sent to it.
+    pub fn takes_writes(&self) -> bool {
+        self.is_alive && self.state == MemberState::Active
+    }
+
+    /// Whether it may hold data that nobody else has: a read that cannot ask it has to count it as missing.
+    pub fn holds_data(&self) -> bool {
+        self.state != MemberState::Gone
+    }
+
+    /// The number at the end of the name; the name where there is none.
+    pub fn slot(&self) -> &str {
+        let digits = self.id.bytes().rev().take_while(u8::is_ascii_digit).count();
+        match self.id.len() - digits {
+            at if digits > 0 => &self.id[at..],
+            _ => &self.id,
+        }
+    }
+}

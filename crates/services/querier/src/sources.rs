@@ -1,0 +1,161 @@
+//! Who is asked: every ingester that may hold data, and every store-gateway, as the ring shows them when a question begins.
+//!
+//! Each is told who else is asked ([`Share`]): store-gateways divide the bucket between them by it, an ingester refuses when it
+//! knows a living member of its zone that is not on the list. A store-gateway that failed is not asked for a while, so the
+//! question can be asked again with the bucket divided among the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use triptych_model::Share;
+use triptych_ring::{Coverage, Member, MemberState, Peer, Peers, Replication};
+use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
+
+/// How long a store-gateway that failed is left alone, as long as there is another one.
+const AVOID: Duration = Duration::from_secs(5);
+
+/// The Store API of one process.
+#[derive(Clone)]
+pub struct Stores {
+    pub metrics: Arc<dyn MetricsStore>,
+    pub logs: Arc<dyn LogsStore>,
+    pub traces: Arc<dyn TracesStore>,
+}
+
+/// Everybody who holds data.
+#[derive(Clone)]
+pub struct Sources {
+    pub ingesters: Peers<Stores>,
+    pub store_gateways: Peers<Stores>,
+    /// How many zones of ingesters keep each item.
+    pub replication: Replication,
+}
+
+/// Someone who is asked.
+pub(crate) struct Source<S: ?Sized> {
+    /// Shown to people where it fails: `ingester-a-0`.
+    pub name: Arc<str>,
+    /// The zone of an ingester; a store-gateway has none, as another one can stand in for it.
+    pub zone: Option<Arc<str>>,
+    pub share: Share,
+    pub store: Arc<S>,
+}
+
+impl<S: ?Sized> Clone for Source<S> {
+    fn clone(&self) -> Self {
+        let Self { name, zone, share, store } = self;
+        Self { name: name.clone(), zone: zone.clone(), share: share.clone(), store: store.clone() }
+    }
+}
+
+/// Who one question is asked of, and what is known to be missing before it begins.
+pub(crate) struct Asked<S: ?Sized> {
+    pub sources: Vec<Source<S>>,
+    pub coverage: Coverage,
+    /// Ingesters that cannot be asked, a sentence each.
+    pub dead: Vec<String>,
+    /// There are store-gateways, and none of them serves.
+    pub is_without_bucket: bool,
+    pub avoided: Arc<Avoided>,
+}
+
+/// Store-gateways that failed just now.
+#[derive(Default)]
+pub(crate) struct Avoided {
+    until: Mutex<HashMap<Arc<str>, Instant>>,
+    /// Grows with every failure.
+    failures: AtomicU64,
+}
+
+impl Avoided {
+    /// Leaves a store-gateway that failed alone for a while.
+    pub fn add(&self, name: &Arc<str>) {
+        self.until.lock().insert(name.clone(), Instant::now() + AVOID);
+        self.failures.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        let now = Instant::now();
+        let mut until = self.until.lock();
+        until.retain(|_, until| *until > now);
+        until.keys().cloned().collect()
+    }
+}
+
+/// One signal's view of the sources. Clones share what is avoided.
+pub(crate) struct Pool<S: ?Sized> {
+    sources: Sources,
+    avoided: Arc<Avoided>,
+    pick: fn(&Stores) -> Arc<S>,
+}
+
+impl<S: ?Sized> Clone for Pool<S> {
+    fn clone(&self) -> Self {
+        Self { sources: self.sources.clone(), avoided: self.avoided.clone(), pick: self.pick }
+    }
+}
+
+impl<S: ?Sized> Pool<S> {
+    pub fn new(sources: Sources, pick: fn(&Stores) -> Arc<S>) -> Self {
+        Self { sources, avoided: Arc::default(), pick }
+    }
+
+    pub fn replication(&self) -> Replication {
+        self.sources.replication
+    }
+
+    /// Whom to ask now.
+    pub fn now(&self) -> Asked<S> {
+        let ingesters = self.sources.ingesters.borrow().clone();
+        let members = || ingesters.iter().map(|peer| &*peer.member);
+        let mut coverage = Coverage::new(self.sources.replication, members());
+        let mut dead = Vec::new();
+        for member in members().filter(|member| member.holds_data() && !member.is_alive) {
+            coverage.lose(&member.zone);
+            dead.push(format!("{}: does not answer", member.id));
+        }
+        let mut sources = self
+            .divide(ingesters.iter().filter(|p| p.member.holds_data() && p.member.is_alive), |member| {
+                Some(member.zone.clone())
+            });
+        let gateways = self.sources.store_gateways.borrow().clone();
+        let serving: Vec<&Peer<Stores>> =
+            gateways.iter().filter(|p| p.member.is_alive && p.member.state == MemberState::Active).collect();
+        let avoided = self.avoided.names();
+        let mut asked: Vec<&Peer<Stores>> =
+            serving.iter().copied().filter(|p| !avoided.contains(&p.member.id)).collect();
+        if asked.is_empty() {
+            asked = serving;
+        }
+        let is_without_bucket = asked.is_empty() && !gateways.is_empty();
+        sources.extend(self.divide(asked.into_iter(), |_| None));
+        Asked { sources, coverage, dead, is_without_bucket, avoided: self.avoided.clone() }
+    }
+
+    fn divide<'a>(
+        &self,
+        peers: impl Iterator<Item = &'a Peer<Stores>>,
+        zone: impl Fn(&Member) -> Option<Arc<str>>,
+    ) -> Vec<Source<S>> {
+        let peers: Vec<&Peer<Stores>> = peers.collect();
+        let members: Arc<[Arc<str>]> = peers.iter().map(|peer| peer.member.id.clone()).collect();
+        let source = |(mine, peer): (usize, &&Peer<Stores>)| {
+            Some(Source {
+                name: peer.member.id.clone(),
+                zone: zone(&peer.member),
+                share: Share::new(members.clone(), mine)?,
+                store: (self.pick)(&peer.service),
+            })
+        };
+        peers.iter().enumerate().filter_map(source).collect()
+    }
+
+    /// Changes whenever a store-gateway failed: what was asked meanwhile may be asked again for a better answer.
+    pub fn failures(&self) -> u64 {
+        self.avoided.failures.load(Ordering::Acquire)
+    }
+}

@@ -692,14 +692,6 @@ impl<K: Kind> Generations<K> {
         self.state.write().draining = true;
     }
 
-    /// Deletes the segments of everything that is in the bucket, now. What is retained stays readable.
-    pub(crate) async fn delete_flushed_segments(&self) -> Result<()> {
-        if let Some(last) = self.state.read().retained.back() {
-            self.may_be_deleted(last);
-        }
-        self.delete_segments().await
-    }
-
     /// Writes out what the WAL has queued. Writes are refused after it.
     pub(crate) async fn close(&self) {
         self.wal.close().await;

@@ -186,7 +186,8 @@ impl Ingester {
     }
 
     /// The end: refuses writes, flushes (if the config says so) for at most `deadline`, closes the write-ahead logs. What is not in the
-    /// bucket by then is replayed at the next start; the error says how much.
+    /// bucket by then is replayed at the next start; the error says how much. What was flushed less than `retain_after_flush` ago stays
+    /// in the log as well: the store-gateways may not have seen it yet, and the next process must answer for it until they have.
     pub async fn drain(&self, deadline: Duration) -> Result<()> {
         let inner = &*self.0;
         inner.metrics.refuse_writes();
@@ -202,14 +203,6 @@ impl Ingester {
                     "drain: {left} generations are not in the bucket after {deadline:?}; they stay in the write-ahead log"
                 )));
             }
-        }
-        for deleted in [
-            inner.metrics.delete_flushed_segments().await,
-            inner.logs.delete_flushed_segments().await,
-            inner.traces.delete_flushed_segments().await,
-        ] {
-            // What stays is replayed and merged with what is in the bucket.
-            result = result.and(deleted);
         }
         tokio::join!(inner.metrics.close(), inner.logs.close(), inner.traces.close());
         result

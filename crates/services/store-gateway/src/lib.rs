@@ -5,6 +5,8 @@
 //!
 //! The bucket is listed every `sync_interval`; a block that an ingester uploads is served here after at most that time, and
 //! the ingester keeps serving it for longer (`ingester.retain_after_flush`). Ready after the first listing of all signals.
+//! Whoever has not listed the bucket for longer than `sync_age_max`, or not at all yet, does not know what is in it and answers nothing
+//! (Unavailable): an answer without the newest blocks would look whole (I5).
 //! Memory: the caches named in [`Config`], plus what queries hold and their own budgets bound.
 
 mod logs;
@@ -13,15 +15,15 @@ mod telemetry;
 mod traces;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use triptych_blob::Bucket;
-use triptych_model::{Result, Signal};
+use triptych_model::{Error, Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::Tasks;
 use triptych_runtime::runtimes::Handles;
@@ -36,6 +38,11 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub sync_interval: Duration,
+    /// A store-gateway that could not look through the bucket for this long answers no more questions until it could. Keep it above
+    /// `sync_interval`, and below `ingester.retain_after_flush` by more than a query takes to reach everybody.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub sync_age_max: Duration,
     /// Index parts, chunks and pages kept in memory, per signal.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
@@ -44,7 +51,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sync_interval: Duration::from_secs(15), cache_bytes_max: 256 << 20 }
+        Self {
+            sync_interval: Duration::from_secs(15),
+            sync_age_max: Duration::from_secs(45),
+            cache_bytes_max: 256 << 20,
+        }
     }
 }
 
@@ -60,7 +71,6 @@ pub struct StoreGateway {
     metrics: Arc<metrics::Door>,
     logs: Arc<logs::Door>,
     traces: Arc<traces::Door>,
-    ready: Arc<[AtomicBool; 3]>,
 }
 
 impl Config {
@@ -71,7 +81,6 @@ impl Config {
             traces: Arc::new(traces::Door::new(&self, deps.bucket)),
             pools: deps.pools,
             config: self,
-            ready: Arc::default(),
         }
     }
 }
@@ -79,6 +88,7 @@ impl Config {
 /// One look through a signal's part of the bucket.
 trait BucketDoor: Send + Sync + 'static {
     const SIGNAL: Signal;
+    fn freshness(&self) -> &Freshness;
     fn sync(&self) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -97,14 +107,15 @@ impl StoreGateway {
 
     /// True after the first look through the bucket.
     pub fn is_ready(&self) -> bool {
-        self.ready.iter().all(|signal| signal.load(Ordering::Acquire))
+        let doors = [self.metrics.freshness(), self.logs.freshness(), self.traces.freshness()];
+        doors.iter().all(|freshness| freshness.listed.lock().is_some())
     }
 
     /// Looks through the bucket now; for `/-/compact` and tests.
     pub async fn sync(&self) -> Result<()> {
-        look(&*self.metrics, &self.ready).await?;
-        look(&*self.logs, &self.ready).await?;
-        look(&*self.traces, &self.ready).await
+        look(&*self.metrics).await?;
+        look(&*self.logs).await?;
+        look(&*self.traces).await
     }
 
     /// Starts the periodic looks.
@@ -115,11 +126,10 @@ impl StoreGateway {
     }
 
     fn spawn<D: BucketDoor>(&self, tasks: &Tasks, name: &'static str, door: Arc<D>) {
-        let ready = self.ready.clone();
         tasks.spawn_periodic(&self.pools.background, name, self.config.sync_interval, move || {
-            let (door, ready) = (door.clone(), ready.clone());
+            let door = door.clone();
             async move {
-                if let Err(error) = look(&*door, &ready).await {
+                if let Err(error) = look(&*door).await {
                     tracing::warn!(signal = %D::SIGNAL, %error, "bucket could not be looked through, will try again");
                 }
             }
@@ -127,14 +137,72 @@ impl StoreGateway {
     }
 }
 
-async fn look<D: BucketDoor>(door: &D, ready: &[AtomicBool; 3]) -> Result<()> {
+/// When one signal's part of the bucket was listed.
+struct Freshness {
+    age_max: Duration,
+    /// When the last look that succeeded began.
+    listed: Mutex<Option<Instant>>,
+}
+
+impl Freshness {
+    fn new(config: &Config) -> Self {
+        Self { age_max: config.sync_age_max, listed: Mutex::default() }
+    }
+
+    /// Fails where blocks may be missing.
+    fn check(&self) -> Result<()> {
+        let age = self.listed.lock().map(|at| at.elapsed());
+        match age {
+            Some(age) if age <= self.age_max => Ok(()),
+            Some(age) => Err(Error::unavailable(format!(
+                "the bucket was last looked through {} s ago, at most {} s are allowed: newer blocks would be missing",
+                age.as_secs(),
+                self.age_max.as_secs()
+            ))),
+            None => Err(Error::unavailable("the bucket was not looked through yet since the start")),
+        }
+    }
+}
+
+async fn look<D: BucketDoor>(door: &D) -> Result<()> {
     let began = Instant::now();
     let outcome = door.sync().await;
     let signal = D::SIGNAL.as_str();
     telemetry::syncs(signal, if outcome.is_ok() { "success" } else { "error" }).increment(1);
     telemetry::sync_seconds(signal).record(began.elapsed().as_secs_f64());
     if outcome.is_ok() {
-        ready[D::SIGNAL as usize].store(true, Ordering::Release);
+        *door.freshness().listed.lock() = Some(began);
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use triptych_model::traces::TagsSelect;
+    use triptych_model::{Kind, TenantId};
+    use triptych_runtime::QueryContext;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_know_the_bucket_answers_nothing() {
+        for (sync_age_max, is_fresh) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
+            let config = Config { sync_age_max, ..Config::default() };
+            let deps = Deps { bucket: triptych_blob::memory(), pools: Handles::current() };
+            let gateway = config.build(deps);
+            let ctx = QueryContext::unlimited(TenantId::single());
+            let ask = async || {
+                let tags = gateway.traces().tag_names(&ctx, &TagsSelect::default()).await.map(drop);
+                let labels = gateway.logs().label_names(&ctx, &Default::default()).await.map(drop);
+                let names = gateway.metrics().label_names(&ctx, &Default::default()).await.map(drop);
+                [tags, labels, names].map(|answer| answer.err().map(|e| e.kind))
+            };
+            assert!(!gateway.is_ready());
+            assert_eq!(ask().await, [Some(Kind::Unavailable); 3], "before the first look");
+            gateway.sync().await.unwrap();
+            assert!(gateway.is_ready());
+            let expected = (!is_fresh).then_some(Kind::Unavailable);
+            assert_eq!(ask().await, [expected; 3], "{sync_age_max:?} after the last look");
+        }
+    }
 }

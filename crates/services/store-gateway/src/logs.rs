@@ -14,7 +14,7 @@ use triptych_rpc::traits::Stream;
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{QueryContext, ahead};
 
-use crate::{BucketDoor, Config};
+use crate::{BucketDoor, Config, Freshness};
 
 /// Batches of an answer that are made before they are asked for.
 const AHEAD_BATCHES: usize = 2;
@@ -22,20 +22,30 @@ const AHEAD_BATCHES: usize = 2;
 /// Lines and samples are read on the query pool.
 pub struct Door {
     store: BucketStore,
+    freshness: Freshness,
     pools: Handles,
 }
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket, pools: Handles) -> Self {
         let half = config.cache_bytes_max / 2;
-        let config =
+        let own =
             BucketStoreConfig { index_cache_bytes: half, chunk_cache_bytes: half, ..Default::default() };
-        Self { store: BucketStore::new(bucket, config), pools }
+        Self { store: BucketStore::new(bucket, own), freshness: Freshness::new(config), pools }
+    }
+
+    fn store(&self) -> Result<&BucketStore> {
+        self.freshness.check()?;
+        Ok(&self.store)
     }
 }
 
 impl BucketDoor for Door {
     const SIGNAL: Signal = Signal::Logs;
+
+    fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
 
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { self.store.sync().await.map(drop) })
@@ -45,13 +55,13 @@ impl BucketDoor for Door {
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        Ok(ahead(&self.pools.query, self.store.entries(ctx, select).await?, AHEAD_BATCHES))
+        Ok(ahead(&self.pools.query, self.store()?.entries(ctx, select).await?, AHEAD_BATCHES))
     }
     async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
-        Ok(ahead(&self.pools.query, self.store.samples(ctx, select).await?, AHEAD_BATCHES))
+        Ok(ahead(&self.pools.query, self.store()?.samples(ctx, select).await?, AHEAD_BATCHES))
     }
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
-        self.store.label_names(ctx, select).await
+        self.store()?.label_names(ctx, select).await
     }
     async fn label_values(
         &self,
@@ -59,13 +69,13 @@ impl LogsStore for Door {
         name: &str,
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
-        self.store.label_values(ctx, name, select).await
+        self.store()?.label_values(ctx, name, select).await
     }
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
-        self.store.series(ctx, select).await
+        self.store()?.series(ctx, select).await
     }
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
-        self.store.stats(ctx, select).await
+        self.store()?.stats(ctx, select).await
     }
     async fn volume(
         &self,
@@ -73,10 +83,10 @@ impl LogsStore for Door {
         select: &StreamsSelect,
         labels: &[String],
     ) -> Result<Vec<Volume>> {
-        self.store.volume(ctx, select, labels).await
+        self.store()?.volume(ctx, select, labels).await
     }
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
-        self.store.detected_fields(ctx, select).await
+        self.store()?.detected_fields(ctx, select).await
     }
     /// What is in the bucket does not grow at its end: nothing to follow.
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {

@@ -12,33 +12,45 @@ use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
-use crate::{BucketDoor, Config};
+use crate::{BucketDoor, Config, Freshness};
 
-pub struct Door(BucketStore);
+pub struct Door {
+    store: BucketStore,
+    freshness: Freshness,
+}
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket) -> Self {
         let half = config.cache_bytes_max / 2;
-        let config = BucketStoreConfig { header_cache_bytes_max: half, page_cache_bytes_max: half };
-        Self(BucketStore::new(bucket, config))
+        let own = BucketStoreConfig { header_cache_bytes_max: half, page_cache_bytes_max: half };
+        Self { store: BucketStore::new(bucket, own), freshness: Freshness::new(config) }
+    }
+
+    fn store(&self) -> Result<&BucketStore> {
+        self.freshness.check()?;
+        Ok(&self.store)
     }
 }
 
 impl BucketDoor for Door {
     const SIGNAL: Signal = Signal::Metrics;
 
+    fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.0.sync().await.map(drop) })
+        Box::pin(async { self.store.sync().await.map(drop) })
     }
 }
 
 #[async_trait]
 impl MetricsStore for Door {
     async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        self.0.select(ctx, select).await
+        self.store()?.select(ctx, select).await
     }
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
-        self.0.label_names(ctx, select).await
+        self.store()?.label_names(ctx, select).await
     }
     async fn label_values(
         &self,
@@ -46,18 +58,18 @@ impl MetricsStore for Door {
         name: &str,
         select: &LabelsSelect,
     ) -> Result<Vec<String>> {
-        self.0.label_values(ctx, name, select).await
+        self.store()?.label_values(ctx, name, select).await
     }
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
-        self.0.series(ctx, select).await
+        self.store()?.series(ctx, select).await
     }
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
-        self.0.metadata(ctx, metric, limit).await
+        self.store()?.metadata(ctx, metric, limit).await
     }
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
-        self.0.exemplars(ctx, select).await
+        self.store()?.exemplars(ctx, select).await
     }
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        self.0.cardinality(ctx, limit).await
+        self.store()?.cardinality(ctx, limit).await
     }
 }

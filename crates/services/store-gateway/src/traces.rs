@@ -13,23 +13,35 @@ use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 use triptych_traces::{BucketStore, BucketStoreConfig};
 
-use crate::{BucketDoor, Config};
+use crate::{BucketDoor, Config, Freshness};
 
-pub struct Door(BucketStore);
+pub struct Door {
+    store: BucketStore,
+    freshness: Freshness,
+}
 
 impl Door {
     pub fn new(config: &Config, bucket: Bucket) -> Self {
         let mut own = BucketStoreConfig::default();
         own.cache.bytes_max = config.cache_bytes_max;
-        Self(BucketStore::new(bucket, own))
+        Self { store: BucketStore::new(bucket, own), freshness: Freshness::new(config) }
+    }
+
+    fn store(&self) -> Result<&BucketStore> {
+        self.freshness.check()?;
+        Ok(&self.store)
     }
 }
 
 impl BucketDoor for Door {
     const SIGNAL: Signal = Signal::Traces;
 
+    fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.0.sync().await.map(drop) })
+        Box::pin(async { self.store.sync().await.map(drop) })
     }
 }
 
@@ -42,18 +54,18 @@ impl TracesStore for Door {
         start_ns: i64,
         end_ns: i64,
     ) -> Result<TraceParts> {
-        self.0.find(ctx, trace_id, start_ns, end_ns).await
+        self.store()?.find(ctx, trace_id, start_ns, end_ns).await
     }
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
-        self.0.search(ctx, search).await
+        self.store()?.search(ctx, search).await
     }
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
-        self.0.samples(ctx, select).await
+        self.store()?.samples(ctx, select).await
     }
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
-        self.0.tag_names(ctx, select).await
+        self.store()?.tag_names(ctx, select).await
     }
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
-        self.0.tag_values(ctx, select).await
+        self.store()?.tag_values(ctx, select).await
     }
 }

@@ -161,7 +161,7 @@ impl BucketStore {
             .collect();
         report.new = new.len();
         // Newest days first; index files shrink to about a third.
-        new.sort_by_key(|e| std::cmp::Reverse(e.day));
+        new.sort_by(|a, b| b.day.cmp(&a.day).then_with(|| a.path.cmp(&b.path)));
         let mut room = inner.config.index_cache_bytes;
         new.retain(|e| {
             let fits = e.size.saturating_mul(3) <= room;

@@ -70,7 +70,23 @@ struct Inner {
     cached: Bucket,
     config: BucketStoreConfig,
     tenants: RwLock<HashMap<String, Arc<Blocks>>>,
+    /// What of a tenant could not be read at the last sync, a sentence each.
+    unread: RwLock<HashMap<String, Arc<[String]>>>,
     footers: Cache<Uuid, Arc<File>>,
+}
+
+/// A sync lists a tenant at most so often, where blocks are compacted under it.
+const LISTINGS_MAX: usize = 3;
+
+/// One tenant's blocks.
+#[derive(Default)]
+struct Listed {
+    blocks: Blocks,
+    added: usize,
+    /// Gone between the listing and the reading of their metas.
+    vanished: usize,
+    /// Blocks whose metas could not be read, a sentence each.
+    failed: Vec<String>,
 }
 
 /// The blocks of all tenants. Clones share them.
@@ -140,7 +156,8 @@ impl BucketStore {
             .max_capacity(config.footer_bytes_max)
             .weigher(|_: &Uuid, file: &Arc<File>| u32::try_from(file.memory()).unwrap_or(u32::MAX))
             .build();
-        Self(Arc::new(Inner { bucket, cached, config, tenants: RwLock::default(), footers }))
+        let (tenants, unread) = (RwLock::default(), RwLock::default());
+        Self(Arc::new(Inner { bucket, cached, config, tenants, unread, footers }))
     }
 
     /// Finds new and vanished blocks of all tenants. A block whose meta can't be read is left out and said; a tenant that can't be
@@ -148,41 +165,33 @@ impl BucketStore {
     pub async fn sync(&self) -> Result<SyncReport> {
         let inner = &*self.0;
         let mut report = SyncReport::default();
-        let mut found = HashMap::new();
+        let (mut found, mut unread) = (HashMap::new(), HashMap::new());
         for tenant in tenants(&inner.bucket).await? {
             let tenant = tenant.as_str();
             let known = inner.tenants.read().get(tenant).cloned().unwrap_or_default();
-            let listing = list_tenant(&inner.bucket, tenant).await?;
-            let mut blocks = Blocks::new();
-            let mut new = Vec::new();
-            for id in listing.live {
-                match known.get(&id) {
-                    Some(meta) => drop(blocks.insert(id, meta.clone())),
-                    None => new.push(id),
+            let mut listings = LISTINGS_MAX;
+            let (blocks, failed) = loop {
+                listings -= 1;
+                let Listed { blocks, added, vanished, failed } = self.list(tenant, &known).await?;
+                // What replaces it may be newer than the listing.
+                if vanished > 0 && listings > 0 {
+                    continue;
                 }
-            }
-            let metas = futures::stream::iter(new)
-                .map(|id| async move { (id, read_meta(&inner.bucket, tenant, &id).await) })
-                .buffer_unordered(inner.config.metas_ahead.max(1));
-            let metas: Vec<_> = metas.collect().await;
-            for (id, meta) in metas {
-                match meta.and_then(|m| m.check_format().map(|()| m)) {
-                    Ok(meta) => {
-                        report.added += 1;
-                        blocks.insert(id, Arc::new(meta));
-                    }
-                    // Marked as compacted since the listing.
-                    Err(e) if e.kind == Kind::NotFound => {}
-                    Err(e) => report.failed.push(format!("traces block {tenant}/{id}: {e}")),
-                }
-            }
+                report.added += added;
+                break (blocks, failed);
+            };
             report.removed += known.keys().filter(|id| !blocks.contains_key(*id)).count();
             report.blocks += blocks.len();
+            if !failed.is_empty() {
+                report.failed.extend(failed.iter().cloned());
+                unread.insert(tenant.to_owned(), Arc::from(failed));
+            }
             if !blocks.is_empty() {
                 report.tenants += 1;
                 found.insert(tenant.to_owned(), Arc::new(blocks));
             }
         }
+        *inner.unread.write() = unread;
         let mut tenants = inner.tenants.write();
         for (tenant, known) in tenants.iter() {
             if !found.contains_key(tenant) {
@@ -191,6 +200,36 @@ impl BucketStore {
         }
         *tenants = found;
         Ok(report)
+    }
+
+    /// A tenant's blocks as they are listed now, with the metas of those that are not `known`.
+    async fn list(&self, tenant: &str, known: &Blocks) -> Result<Listed> {
+        let inner = &*self.0;
+        let listing = list_tenant(&inner.bucket, tenant).await?;
+        let mut listed = Listed::default();
+        let mut new = Vec::new();
+        for id in listing.live {
+            match known.get(&id) {
+                Some(meta) => drop(listed.blocks.insert(id, meta.clone())),
+                None => new.push(id),
+            }
+        }
+        let metas = futures::stream::iter(new)
+            .map(|id| async move { (id, read_meta(&inner.bucket, tenant, &id).await) })
+            .buffer_unordered(inner.config.metas_ahead.max(1));
+        let metas: Vec<_> = metas.collect().await;
+        for (id, meta) in metas {
+            match meta.and_then(|m| m.check_format().map(|()| m)) {
+                Ok(meta) => {
+                    listed.added += 1;
+                    listed.blocks.insert(id, Arc::new(meta));
+                }
+                // Marked as compacted since the listing.
+                Err(e) if e.kind == Kind::NotFound => listed.vanished += 1,
+                Err(e) => listed.failed.push(format!("traces block {tenant}/{id}: {e}")),
+            }
+        }
+        Ok(listed)
     }
 
     /// The tenants that have blocks, as of the last sync.
@@ -205,7 +244,13 @@ impl BucketStore {
         self.0.tenants.read().get(tenant.as_str()).map_or(Vec::new(), |b| b.values().cloned().collect())
     }
 
+    /// Says what of the tenant could not be read at the last sync: it may overlap too.
     fn overlapping(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<Block> {
+        let unread = self.0.unread.read().get(ctx.tenant().as_str()).cloned();
+        unread
+            .iter()
+            .flat_map(|sentences| sentences.iter())
+            .for_each(|sentence| ctx.missed(sentence.clone()));
         let mut metas = self.blocks(ctx.tenant());
         metas.retain(|m| m.overlaps(start_ns, end_ns));
         metas.into_iter().map(|meta| Block::new(self.0.cached.clone(), meta)).collect()

@@ -444,9 +444,11 @@ async fn writes_are_refused_at_the_end() {
     let late = push(&process, &tenant(0), "late").await.unwrap_err();
     assert_eq!(late.kind, ErrorKind::Unavailable);
     process.flush_upto(process.rotate().unwrap()).await;
-    process.delete_flushed_segments().await.unwrap();
     process.close().await;
-    assert_eq!(segments(&world), 0);
+    assert!(
+        segments(&world) > 0,
+        "the next process answers for it until the store-gateways have seen the block"
+    );
     assert_eq!(in_memory(&process, &tenant(0)), ["in time"], "readable to the end");
 }
 

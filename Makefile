@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := run
 ARGS ?=
 
-.PHONY: run build ui test check fmt bench docs clean
+.PHONY: run build ui test simulate mutants check fmt bench docs clean
 
 run: ui ## build what is needed and start every role in one process
 	cargo run --release --locked --bin triptych -- all $(ARGS)
@@ -22,6 +22,12 @@ ui: ## the page, where Node.js is there
 test: ui ## all tests; those of the page where Node.js is there
 	@if [ -d ui/node_modules/vitest ]; then cd ui && npm test --silent; fi
 	cargo test --locked --workspace
+
+simulate: ## ten thousand seeds of the simulation that no test has; ARGS="100 7": a hundred, from seed 7
+	cargo run --release --locked -q -p triptych-testkit --example simulate -- $(ARGS)
+
+mutants: ## shows that the simulation finds bugs that are put in on purpose
+	cargo test --locked -p triptych-testkit --test simulation -- --ignored --nocapture
 
 check: ## format, lints, rooms, licences, references
 	cargo fmt --all --check

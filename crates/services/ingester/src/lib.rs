@@ -76,7 +76,7 @@ pub struct Deps {
     pub limits: TenantLimits,
     /// The name of this ingester among all; stands in what it writes. Restarts keep it.
     pub node: String,
-    /// Living members of its own zone, by name (see [`Zone`]).
+    /// Members of its own zone that may hold data, the dead ones among them, by name (see [`Zone`]).
     pub zone: Zone,
 }
 

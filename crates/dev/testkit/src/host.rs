@@ -1,0 +1,333 @@
+//! Processes that can be killed and started again: the real parts, on a simulated machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use triptych_config::TenantLimits;
+use triptych_ingester::Ingester;
+use triptych_model::Result;
+use triptych_ring::{Member, MemberState};
+use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore};
+use triptych_runtime::runtimes::Handles;
+use triptych_runtime::{Invariant, Shutdown, Tasks};
+use triptych_store_gateway::StoreGateway;
+
+use crate::bucket::SimBucket;
+use crate::clock::{HostClock, WorldClock};
+use crate::dice::Dice;
+use crate::disk::{DiskMutant, SimDisk};
+use crate::gossip::{Gossip, Listener, Role};
+use crate::journal::Journal;
+use crate::life::Life;
+use crate::network::Service;
+
+/// What every machine of a world shares.
+#[derive(Clone)]
+pub struct Place {
+    pub journal: Arc<Journal>,
+    pub clock: Arc<WorldClock>,
+    pub bucket: SimBucket,
+    pub gossip: Gossip,
+    /// Ingesters of the world; who starts first waits for the others.
+    pub ingesters: usize,
+    pub limits: TenantLimits,
+    pub dice: Dice,
+    pub disk_mutant: DiskMutant,
+}
+
+/// A machine: its name, its clock, its disk. They outlive its processes.
+pub struct Machine {
+    pub name: Arc<str>,
+    pub zone: Arc<str>,
+    starts: AtomicI64,
+    pub clock: Arc<HostClock>,
+    pub disk: SimDisk,
+    place: Place,
+}
+
+impl Machine {
+    pub fn new(name: &str, zone: &str, skew: i64, place: &Place) -> Self {
+        let disk = SimDisk::new(name, &place.dice.fork(name), place.disk_mutant, place.journal.clone());
+        let clock = Arc::new(HostClock { world: place.clock.clone(), skew_ns: AtomicI64::new(skew) });
+        let starts = AtomicI64::new(0);
+        Self { name: name.into(), zone: zone.into(), starts, clock, disk, place: place.clone() }
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.place.journal.note(&self.name, what);
+    }
+
+    /// Begins a process, which listens to what is said of others. Should one of its tasks die, that is noted: no fault of this world may
+    /// do that.
+    pub fn boot(&self, role: Role, listeners: Vec<(Role, Listener)>) -> Process {
+        let (life, tasks) = (Life::default(), Tasks::new(Shutdown::new()));
+        let start = self.starts.fetch_add(1, Ordering::Relaxed);
+        self.place.gossip.join(&self.name, (role, &self.zone), start, &life, listeners);
+        tokio::spawn({
+            let (life, tasks, name, journal) =
+                (life.clone(), tasks.clone(), self.name.clone(), self.place.journal.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = life.ended() => {}
+                    () = tasks.died() => journal.violation(Invariant::I8, &format!("{name}: a task died")),
+                }
+            }
+        });
+        Process { life, tasks }
+    }
+}
+
+/// A process that runs.
+pub struct Process {
+    pub life: Life,
+    tasks: Tasks,
+}
+
+impl Process {
+    fn end(&self) {
+        self.life.end();
+        // What is left of it can reach nothing any more; its loops shall end too.
+        self.tasks.shutdown().trigger();
+    }
+}
+
+/// The stores that a process serves.
+#[derive(Default, Clone)]
+pub struct Stores {
+    pub metrics: Service<dyn MetricsStore>,
+    pub logs: Service<dyn LogsStore>,
+    pub traces: Service<dyn TracesStore>,
+}
+
+impl Stores {
+    fn serve(
+        &self,
+        life: &Life,
+        (metrics, logs, traces): (Arc<dyn MetricsStore>, Arc<dyn LogsStore>, Arc<dyn TracesStore>),
+    ) {
+        self.metrics.set(life, metrics);
+        self.logs.set(life, logs);
+        self.traces.set(life, traces);
+    }
+}
+
+/// A machine with an ingester.
+pub struct IngesterHost {
+    pub machine: Machine,
+    pub ingest: Service<dyn Ingest>,
+    pub stores: Stores,
+    config: triptych_ingester::Config,
+    running: Mutex<Option<(Arc<Process>, Ingester)>>,
+}
+
+impl IngesterHost {
+    pub fn new(machine: Machine, config: triptych_ingester::Config) -> Self {
+        let (ingest, stores, running) = Default::default();
+        Self { machine, ingest, stores, config, running }
+    }
+
+    /// Starts a process, unless one runs.
+    pub fn start(&self) -> Result<()> {
+        if self.running.lock().is_some() {
+            return Ok(());
+        }
+        let zone = watch::Sender::new(Arc::from([]));
+        let listener = {
+            let (own, zone) = (self.machine.zone.clone(), zone.clone());
+            let listener = move |members: &[Member]| {
+                let of_zone = members.iter().filter(|m| m.holds_data() && m.zone == own);
+                zone.send_replace(of_zone.map(|m| m.id.clone()).collect());
+            };
+            (Role::Ingester, Box::new(listener) as Listener)
+        };
+        let process = Arc::new(self.machine.boot(Role::Ingester, vec![listener]));
+        let place = &self.machine.place;
+        let ingester = self.config.clone().build(triptych_ingester::Deps {
+            bucket: place.bucket.view(&self.machine.name, &process.life),
+            data_dir: PathBuf::from("/data"),
+            disk: self.machine.disk.mount(&process.life),
+            clock: self.machine.clock.clone(),
+            pools: Handles::current(),
+            limits: place.limits.clone(),
+            node: self.machine.name.to_string(),
+            zone: zone.subscribe(),
+        });
+        let ingester = match ingester {
+            Ok(ingester) => ingester,
+            Err(error) => {
+                self.machine.note(format_args!("does not start: {error}"));
+                process.end();
+                return Err(error);
+            }
+        };
+        ingester.start(&process.tasks);
+        self.machine.note(format_args!("started"));
+        self.ingest.set(&process.life, Arc::new(ingester.clone()));
+        self.stores.serve(&process.life, (ingester.metrics(), ingester.logs(), ingester.traces()));
+        tokio::spawn(activate(
+            place.clone(),
+            self.machine.name.clone(),
+            process.life.clone(),
+            ingester.clone(),
+        ));
+        *self.running.lock() = Some((process, ingester));
+        Ok(())
+    }
+
+    /// Ends the process at once. With `power`, the machine forgets what was not synced.
+    pub fn kill(&self, power: bool) {
+        let Some((process, _)) = self.running.lock().take() else { return };
+        self.machine.note(format_args!("killed{}", if power { ", power lost" } else { "" }));
+        process.end();
+        if power {
+            self.machine.disk.crash();
+        }
+    }
+
+    /// Ends the process as an operator does.
+    pub async fn stop(&self, deadline: Duration) {
+        let Some((process, ingester)) = self.running.lock().clone() else { return };
+        self.machine.note(format_args!("stopping"));
+        self.machine.place.gossip.set_state(&self.machine.name, MemberState::Leaving);
+        let drained = ingester.drain(deadline).await;
+        // Unless it was killed meanwhile.
+        if !process.life.has_ended() {
+            self.machine.note(format_args!("stopped: {drained:?}"));
+            process.end();
+            self.running.lock().take();
+        }
+    }
+
+    pub fn ingester(&self) -> Option<Ingester> {
+        self.running.lock().as_ref().map(|(_, ingester)| ingester.clone())
+    }
+
+    pub fn freeze(&self, time: Duration) {
+        if let Some((process, _)) = &*self.running.lock() {
+            self.machine.note(format_args!("frozen for {time:?}"));
+            process.life.freeze(time);
+        }
+    }
+}
+
+/// It takes writes when its log is replayed and every living member of its zone knows it: then no read can overlook it.
+async fn activate(place: Place, name: Arc<str>, life: Life, ingester: Ingester) {
+    while !life.has_ended() {
+        if ingester.is_ready() && place.gossip.is_known_in_zone(&name, place.ingesters) {
+            place.gossip.set_state(&name, MemberState::Active);
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A machine with a store-gateway.
+pub struct StoreHost {
+    pub machine: Machine,
+    pub stores: Stores,
+    config: triptych_store_gateway::Config,
+    running: Mutex<Option<(Arc<Process>, Arc<StoreGateway>)>>,
+}
+
+impl StoreHost {
+    pub fn new(machine: Machine, config: triptych_store_gateway::Config) -> Self {
+        Self { machine, stores: Stores::default(), config, running: Mutex::default() }
+    }
+
+    pub fn start(&self) {
+        let mut running = self.running.lock();
+        if running.is_some() {
+            return;
+        }
+        let process = Arc::new(self.machine.boot(Role::StoreGateway, Vec::new()));
+        let gateway = Arc::new(self.config.clone().build(triptych_store_gateway::Deps {
+            bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
+            pools: Handles::current(),
+        }));
+        gateway.start(&process.tasks);
+        self.machine.note(format_args!("started"));
+        self.stores.serve(&process.life, (gateway.metrics(), gateway.logs(), gateway.traces()));
+        let (gossip, name) = (self.machine.place.gossip.clone(), self.machine.name.clone());
+        let (life, warming) = (process.life.clone(), gateway.clone());
+        tokio::spawn(async move {
+            while !warming.is_ready() {
+                sleep(Duration::from_millis(100)).await;
+                if life.has_ended() {
+                    return;
+                }
+            }
+            gossip.set_state(&name, MemberState::Active);
+        });
+        *running = Some((process, gateway));
+    }
+
+    pub fn kill(&self) {
+        let Some((process, _)) = self.running.lock().take() else { return };
+        self.machine.note(format_args!("killed"));
+        process.end();
+    }
+
+    pub fn gateway(&self) -> Option<Arc<StoreGateway>> {
+        self.running.lock().as_ref().map(|(_, gateway)| gateway.clone())
+    }
+
+    pub fn freeze(&self, time: Duration) {
+        if let Some((process, _)) = &*self.running.lock() {
+            self.machine.note(format_args!("frozen for {time:?}"));
+            process.life.freeze(time);
+        }
+    }
+}
+
+/// A machine with a compactor.
+pub struct CompactorHost {
+    pub machine: Machine,
+    config: triptych_compactor::Config,
+    running: Mutex<Option<(Arc<Process>, triptych_compactor::Compactor)>>,
+}
+
+impl CompactorHost {
+    pub fn new(machine: Machine, config: triptych_compactor::Config) -> Self {
+        Self { machine, config, running: Mutex::default() }
+    }
+
+    pub fn start(&self) {
+        let mut running = self.running.lock();
+        if running.is_some() {
+            return;
+        }
+        let process = Arc::new(self.machine.boot(Role::Other, Vec::new()));
+        let compactor = self.config.clone().build(triptych_compactor::Deps {
+            bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
+            limits: self.machine.place.limits.clone(),
+            clock: self.machine.clock.clone(),
+            pools: Handles::current(),
+        });
+        compactor.start(&process.tasks);
+        self.machine.note(format_args!("started"));
+        *running = Some((process, compactor));
+    }
+
+    pub fn kill(&self) {
+        let Some((process, _)) = self.running.lock().take() else { return };
+        self.machine.note(format_args!("killed"));
+        process.end();
+    }
+
+    pub fn compactor(&self) -> Option<triptych_compactor::Compactor> {
+        self.running.lock().as_ref().map(|(_, compactor)| compactor.clone())
+    }
+
+    pub fn freeze(&self, time: Duration) {
+        if let Some((process, _)) = &*self.running.lock() {
+            self.machine.note(format_args!("frozen for {time:?}"));
+            process.life.freeze(time);
+        }
+    }
+}

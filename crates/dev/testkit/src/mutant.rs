@@ -1,0 +1,26 @@
+//! Bugs that are put in on purpose, into the simulated machines and never into the product: each must be found.
+
+use crate::disk::DiskMutant;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// The write-ahead log is acknowledged without `fsync`.
+    SyncIgnored,
+    /// A new segment's name is not synced.
+    DirectorySyncIgnored,
+    /// The distributor acknowledges what one zone has taken, although queriers count on a quorum.
+    QuorumOfOne,
+}
+
+impl Mutant {
+    pub const ALL: &[Self] = &[Self::SyncIgnored, Self::DirectorySyncIgnored, Self::QuorumOfOne];
+
+    pub(crate) fn disk(mutant: Option<Self>) -> DiskMutant {
+        match mutant {
+            Some(Self::SyncIgnored) => DiskMutant::SyncIgnored,
+            Some(Self::DirectorySyncIgnored) => DiskMutant::DirectorySyncIgnored,
+            _ => DiskMutant::Honest,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The internal services, through the network.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use triptych_model::logs::{
+    DetectedField, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect, Volume,
+};
+use triptych_model::metrics::{
+    CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
+};
+use triptych_model::push::PushReport;
+use triptych_model::traces::{
+    ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
+    Value,
+};
+use triptych_model::{Labels, Result, Signal};
+use triptych_rpc::traits::Stream;
+use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
+use triptych_runtime::QueryContext;
+
+use crate::network::Remote;
+
+#[async_trait]
+impl Ingest for Remote<dyn Ingest> {
+    async fn push(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {
+        let push = || {
+            let (ctx, sealed) = (ctx.clone(), sealed.clone());
+            self.call(move |ingester| Box::pin(async move { ingester.push(&ctx, signal, sealed).await }))
+        };
+        if self.is_doubled() {
+            // A retry below us: the first answer that comes counts.
+            let (first, second) = tokio::join!(push(), push());
+            return first.or(second);
+        }
+        push().await
+    }
+}
+
+/// A store through the network: `method(by reference; by value) -> answer`, asked as a question with one answer, or opened as one with a
+/// stream of them.
+macro_rules! remote {
+    ($store:ident { $($how:ident $name:ident($($arg:ident: &$type:ty),*; $($value:ident: $plain:ty),*) -> $answer:ty;)* }) => {
+        #[async_trait]
+        impl $store for Remote<dyn $store> {
+            $(
+                async fn $name(
+                    &self,
+                    ctx: &QueryContext,
+                    $($arg: &$type,)*
+                    $($value: $plain,)*
+                ) -> Result<$answer> {
+                    $( let $arg = $arg.to_owned(); )*
+                    self.$how(ctx, move |store, ctx| {
+                        Box::pin(async move { store.$name(&ctx, $(&$arg,)* $($value,)*).await })
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+remote! {
+    MetricsStore {
+        open select(select: &SeriesSelect;) -> Stream<SeriesChunks>;
+        ask label_names(select: &LabelsSelect;) -> Vec<String>;
+        ask label_values(name: &str, select: &LabelsSelect;) -> Vec<String>;
+        ask series(select: &LabelsSelect;) -> Vec<Labels>;
+        ask metadata(metric: &str; limit: usize) -> Vec<MetricMetadata>;
+        ask exemplars(select: &LabelsSelect;) -> Vec<SeriesExemplars>;
+        ask cardinality(; limit: usize) -> CardinalityStats;
+    }
+}
+
+remote! {
+    LogsStore {
+        open entries(select: &EntrySelect;) -> Stream<Vec<LogEntry>>;
+        open samples(select: &SampleSelect;) -> Stream<Vec<LogSamples>>;
+        ask label_names(select: &StreamsSelect;) -> Vec<String>;
+        ask label_values(name: &str, select: &StreamsSelect;) -> Vec<String>;
+        ask series(select: &StreamsSelect;) -> Vec<Labels>;
+        ask stats(select: &StreamsSelect;) -> StreamStats;
+        ask volume(select: &StreamsSelect, labels: &[String];) -> Vec<Volume>;
+        ask detected_fields(select: &EntrySelect;) -> Vec<DetectedField>;
+        open tail(expr: &str; start_ns: i64) -> Stream<Vec<LogEntry>>;
+    }
+}
+
+remote! {
+    TracesStore {
+        ask find(trace_id: &TraceId; start_ns: i64, end_ns: i64) -> TraceParts;
+        open search(search: &TraceSearch;) -> Stream<TraceMatch>;
+        open samples(select: &SpanSampleSelect;) -> Stream<TraceSamples>;
+        ask tag_names(select: &TagsSelect;) -> Vec<ScopeTags>;
+        ask tag_values(select: &TagsSelect;) -> Vec<Value>;
+    }
+}

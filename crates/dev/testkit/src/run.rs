@@ -1,0 +1,268 @@
+//! One seed: a world, those who write and read, a storm, and the reckoning afterwards.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use triptych_model::{Signal, TenantId};
+use triptych_querier::Querier;
+use triptych_runtime::{Clock, Invariant, QueryContext, QueryLimits, invariant, random};
+
+use crate::dice::Dice;
+use crate::journal::Journal;
+use crate::ledger::{Key, Read, Seen};
+use crate::mutant::Mutant;
+use crate::storm::storm;
+use crate::workload::{self, QUERY_TIMEOUT};
+use crate::world::World;
+
+/// What is to be simulated besides the seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long faults happen, in simulated time.
+    pub storm: Duration,
+    /// A bug that is to be found.
+    pub mutant: Option<Mutant>,
+    /// Print every event.
+    pub is_printed: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { storm: Duration::from_secs(40), mutant: None, is_printed: false }
+    }
+}
+
+/// What came of a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of everything that happened; the same for the same seed and options.
+    pub digest: u64,
+    pub events: u64,
+    /// Items written, and of them those that were acknowledged.
+    pub written: usize,
+    pub acknowledged: usize,
+    /// What does not hold, with the time at which it was seen. Empty is good.
+    pub violations: Vec<String>,
+}
+
+/// Series, streams or services of a tenant.
+const STREAMS: u32 = 3;
+/// After this much calm every read must be complete.
+const CALM_MAX: Duration = Duration::from_secs(120);
+
+/// Runs a seed. To be called on a tokio runtime of one thread whose time is paused.
+pub async fn run(seed: u64, options: Options) -> Outcome {
+    random::seed(Some(seed));
+    let journal = Arc::new(Journal::new(options.is_printed));
+    let mut dice = Dice::new(seed);
+    let mut counts = (0, 0);
+    match World::new(&mut dice, journal.clone(), options.mutant) {
+        Ok(world) => {
+            let world = Arc::new(world);
+            live(&world, &dice, options).await;
+            counts = world.ledger.counts();
+        }
+        Err(error) => journal.violation(Invariant::I8, &format!("the world does not start: {error}")),
+    }
+    for (number, what) in invariant::violations() {
+        journal.violation(number, &what);
+    }
+    random::seed(None);
+    Outcome {
+        digest: journal.digest(),
+        events: journal.events(),
+        written: counts.0,
+        acknowledged: counts.1,
+        violations: journal.violations(),
+    }
+}
+
+async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
+    let mut busy = Vec::new();
+    for tenant in &world.tenants {
+        for signal in Signal::ALL {
+            let dice = dice.fork(&format!("writer {tenant} {signal}"));
+            busy.push(AbortOnDropHandle::new(tokio::spawn(write(
+                world.clone(),
+                tenant.clone(),
+                signal,
+                dice,
+            ))));
+        }
+    }
+    for i in 0..world.queriers.len() {
+        let dice = dice.fork(&format!("reader {i}"));
+        busy.push(AbortOnDropHandle::new(tokio::spawn(read_on(world.clone(), i, dice))));
+    }
+    sleep(Duration::from_secs(6)).await;
+    storm(world, dice.fork("storm"), options.storm).await;
+    world.heal();
+    sleep(Duration::from_secs(8)).await;
+    drop(busy);
+    let (written, acknowledged) = world.ledger.counts();
+    world.journal.note("world", format_args!("calm: {written} written, {acknowledged} acknowledged"));
+
+    for (_, querier) in &world.queriers {
+        whole(world, querier, "calm").await;
+    }
+    for host in &world.ingesters {
+        if let Some(ingester) = host.ingester()
+            && timeout(CALM_MAX, ingester.flush_all()).await.is_err()
+        {
+            world.journal.violation(Invariant::I1, &format!("{} does not flush", host.machine.name));
+        }
+    }
+    sync(world).await;
+    for (_, querier) in &world.queriers {
+        whole(world, querier, "flushed").await;
+    }
+    // Blocks of ranges that are over are merged, and what was merged goes.
+    for _ in 0..3 {
+        world.clock.leap(Duration::from_secs(3 * 3600));
+        sleep(Duration::from_secs(30)).await;
+        if let Some(compactor) = world.compactor.compactor()
+            && let Err(error) = compactor.round().await
+        {
+            world.journal.violation(Invariant::I3, &format!("compaction fails in the calm: {error}"));
+        }
+        sync(world).await;
+        for (_, querier) in &world.queriers {
+            whole(world, querier, "compacted").await;
+        }
+    }
+    for host in &world.ingesters {
+        host.kill(true);
+    }
+    match world.bucket_only().await {
+        Ok(querier) => whole(world, &querier, "bucket only").await,
+        Err(error) => world.journal.violation(Invariant::I3, &format!("the bucket cannot be read: {error}")),
+    }
+}
+
+async fn sync(world: &World) {
+    for gateway in world.store_gateways.iter().filter_map(|host| host.gateway()) {
+        if let Err(error) = gateway.sync().await {
+            world.journal.violation(Invariant::I3, &format!("the bucket cannot be listed: {error}"));
+        }
+    }
+}
+
+/// Reads everything of everybody: complete within the calm, and right.
+async fn whole(world: &World, querier: &Querier, what: &'static str) {
+    let began = Instant::now();
+    for tenant in &world.tenants {
+        for signal in Signal::ALL {
+            loop {
+                match read(world, querier, what, tenant, signal).await {
+                    Ok(read) if read.missed.is_empty() => {
+                        world.ledger.check(&read, |_| true, &world.journal);
+                        break;
+                    }
+                    outcome if began.elapsed() > CALM_MAX => {
+                        let why = outcome.map_or_else(|e| e.to_string(), |read| read.missed.join("; "));
+                        let text = format!("{what} {tenant} {signal}: still not whole: {why}");
+                        world.journal.violation(Invariant::I1, &text);
+                        break;
+                    }
+                    _ => sleep(Duration::from_secs(1)).await,
+                }
+            }
+        }
+    }
+}
+
+fn context(tenant: &TenantId) -> QueryContext {
+    QueryContext::new(tenant.clone(), QueryLimits { timeout: QUERY_TIMEOUT, ..QueryLimits::default() })
+}
+
+async fn read(
+    world: &World,
+    querier: &Querier,
+    what: &'static str,
+    tenant: &TenantId,
+    signal: Signal,
+) -> triptych_model::Result<Read> {
+    let (ctx, began) = (context(tenant), Instant::now());
+    let found = workload::read(querier, &ctx, signal, world.range_ns()).await?;
+    let missed = ctx.report().missed;
+    let workload::Found { items, foreign } = found;
+    Ok(Read { what, tenant: tenant.clone(), signal, began, missed, items, foreign })
+}
+
+/// Reads again and again; an answer may be partial or an error, but what it says must be right.
+async fn read_on(world: Arc<World>, querier: usize, mut dice: Dice) {
+    let Some((machine, querier)) = world.queriers.get(querier) else { return };
+    loop {
+        sleep(dice.ms(100..=2500)).await;
+        let Some(tenant) = dice.pick(&world.tenants) else { return };
+        let Some(signal) = dice.pick(&Signal::ALL).copied() else { return };
+        if signal == Signal::Traces && dice.chance(0.5) {
+            let keys = world.ledger.keys(tenant, signal);
+            let Some(key) = dice.pick(&keys).copied() else { continue };
+            let (ctx, began) = (context(tenant), Instant::now());
+            match workload::read_trace(querier, &ctx, key).await {
+                Ok((among, workload::Found { items, foreign })) => {
+                    let missed = ctx.report().missed;
+                    let (what, tenant) = ("trace", tenant.clone());
+                    let read = Read { what, tenant, signal, began, missed, items, foreign };
+                    world.ledger.check(&read, among, &world.journal);
+                }
+                Err(error) => world.journal.note(&machine.name, format_args!("trace: {error}")),
+            }
+            continue;
+        }
+        match read(&world, querier, "storm", tenant, signal).await {
+            Ok(read) => world.ledger.check(&read, |_| true, &world.journal),
+            Err(error) => world.journal.note(&machine.name, format_args!("{tenant} {signal}: {error}")),
+        }
+    }
+}
+
+/// Writes again and again; what fails is sent again some times.
+async fn write(world: Arc<World>, tenant: TenantId, signal: Signal, mut dice: Dice) {
+    let mut numbers = vec![0_u64; STREAMS as usize];
+    let mut times = BTreeSet::new();
+    loop {
+        sleep(dice.ms(50..=2500)).await;
+        let items: Vec<Seen> = (0..1 + dice.below(5))
+            .map(|_| {
+                let stream = dice.below(STREAMS as usize);
+                let number = numbers[stream];
+                numbers[stream] += 1;
+                let late = if dice.chance(0.1) { dice.ms(0..=5 * 3_600_000) } else { dice.ms(0..=1000) };
+                let mut time_ms = world.clock.now_ms() - late.as_millis() as i64;
+                // A series has one value at a time.
+                while !times.insert((stream, time_ms)) {
+                    time_ms -= 1;
+                }
+                Seen { key: Key { stream: stream as u32, number }, time_ns: time_ms * 1_000_000 }
+            })
+            .collect();
+        world.ledger.wrote(&tenant, signal, &items);
+        for _attempt in 0..4 {
+            let Some((machine, writer)) = dice.pick(&world.distributors) else { return };
+            match workload::push(writer, &tenant, signal, &items).await {
+                Ok(report) if report.refused.is_empty() => {
+                    world.ledger.acknowledged(&tenant, signal, &items);
+                    let (first, more) = (items[0].key, items.len() - 1);
+                    world.journal.note(
+                        &machine.name,
+                        format_args!("{tenant} {signal} {first} and {more} more: acknowledged"),
+                    );
+                    break;
+                }
+                Ok(report) => {
+                    world
+                        .journal
+                        .note(&machine.name, format_args!("{tenant} {signal}: refused {:?}", report.refused));
+                    break;
+                }
+                Err(error) => world.journal.note(&machine.name, format_args!("{tenant} {signal}: {error}")),
+            }
+            sleep(dice.ms(100..=1500)).await;
+        }
+    }
+}

@@ -12,12 +12,13 @@ use tonic::transport::Channel;
 use triptych_blob::Bucket;
 use triptych_compactor::Compactor;
 use triptych_config::TenantLimits;
+use triptych_gateway::front::{Backend, Engines};
 use triptych_ingester::Ingester;
 use triptych_querier::{Sources, Stores};
 use triptych_ring::{Member, Peer, Replication, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
-    MetricsStoreClient, MetricsStoreServer, Query, QueryClient, QueryServer, TracesStore, TracesStoreClient,
+    MetricsStoreClient, MetricsStoreServer, QueryClient, QueryServer, TracesStore, TracesStoreClient,
     TracesStoreServer, Write,
 };
 use triptych_runtime::runtimes::Handles;
@@ -92,7 +93,7 @@ pub struct Parts {
     ingest: Vec<Peer<Arc<dyn Ingest>>>,
     ingesters: Vec<Peer<Stores>>,
     store_gateways: Vec<Peer<Stores>>,
-    querier: Option<Channel>,
+    queriers: Vec<Peer<Backend>>,
     write: Option<Arc<dyn Write>>,
     targets: Option<triptych_gateway::Targets>,
 
@@ -128,7 +129,7 @@ impl Parts {
             ingest: vec![],
             ingesters: vec![],
             store_gateways: vec![],
-            querier: None,
+            queriers: vec![],
             write: None,
             targets: None,
             http: Router::new(),
@@ -163,10 +164,10 @@ impl Parts {
                 self.store_gateways.push(stores(address, &triptych_rpc::channel::connect(address)?));
             }
         }
-        if !roles.contains(&Role::Querier)
-            && let Some(address) = peers.queriers.first()
-        {
-            self.querier = Some(triptych_rpc::channel::connect(address)?);
+        if !roles.contains(&Role::Querier) {
+            for address in &peers.queriers {
+                self.add_querier(address, triptych_rpc::channel::connect(address)?);
+            }
         }
         Ok(())
     }
@@ -178,6 +179,16 @@ impl Parts {
             service: Arc::new(IngestClient::new(channel.clone())),
         });
         self.ingesters.push(stores);
+    }
+
+    fn add_querier(&mut self, name: &str, channel: Channel) {
+        let service = Backend {
+            metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
+            logs: Arc::new(LogsStoreClient::new(channel.clone())),
+            traces: Arc::new(TracesStoreClient::new(channel.clone())),
+            query: Arc::new(QueryClient::new(channel)),
+        };
+        self.queriers.push(Peer { member: Arc::new(Member::new(name, "", name)), service });
     }
 
     /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
@@ -285,21 +296,20 @@ fn querier(parts: &mut Parts) -> Result<()> {
     let querier = parts.config.querier.clone().build(deps);
     let routes = store_routes(querier.metrics(), querier.logs(), querier.traces())
         .add_service(QueryServer::service(querier.query()));
-    parts.querier = Some(parts.serve(Role::Querier, routes));
+    let channel = parts.serve(Role::Querier, routes);
+    parts.add_querier("querier", channel);
     parts.ready_when(Role::Querier, || true);
     Ok(())
 }
 
 fn gateway(parts: &mut Parts) -> Result<()> {
-    let Some(channel) = parts.querier.clone() else {
+    if parts.queriers.is_empty() {
         bail!("it needs a querier: set peers.queriers");
-    };
-    let query: Arc<dyn Query> = Arc::new(QueryClient::new(channel.clone()));
+    }
+    let engines = Engines { promql: parts.config.querier.promql(), logql: parts.config.querier.logql() };
     let gateway = parts.config.gateway.clone().build(triptych_gateway::Deps {
-        metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
-        logs: Arc::new(LogsStoreClient::new(channel.clone())),
-        traces: Arc::new(TracesStoreClient::new(channel)),
-        query,
+        queriers: peers::fixed(std::mem::take(&mut parts.queriers)),
+        engines,
         limits: parts.limits.clone(),
         multitenancy: parts.config.multitenancy,
         targets: parts.targets.clone(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use triptych_model::telemetry::Metric;
 
 /// By room, in the order of the reference.
-const ROOMS: [(&str, &[Metric]); 10] = [
+const ROOMS: [(&str, &[Metric]); 11] = [
     ("Every process", triptych_runtime::TELEMETRY),
     ("Distributor", triptych_distributor::TELEMETRY),
     ("Ingester", triptych_ingester::TELEMETRY),
@@ -13,6 +13,7 @@ const ROOMS: [(&str, &[Metric]); 10] = [
     ("Object storage", triptych_blob::TELEMETRY),
     ("Store-gateway", triptych_store_gateway::TELEMETRY),
     ("Querier", triptych_querier::TELEMETRY),
+    ("Gateway", triptych_gateway::TELEMETRY),
     ("Compactor", triptych_compactor::TELEMETRY),
     ("Scraper", triptych_scraper::TELEMETRY),
     ("Agent", triptych_agent::TELEMETRY),

@@ -11,6 +11,7 @@
 //! | [`labels`], [`matcher`] | sorted label sets in one allocation; `=`, `!=`, `=~`, `!~` |
 //! | [`tenant`] | a tenant id that was checked before it touches a path |
 //! | [`batch`] | write batches: decoded once at the door, the same bytes on the wire and in the WAL |
+//! | [`shard`], [`span`] | a part of all series or streams; a part of a query's time |
 //! | [`push`] | what became of a write |
 //! | [`share`] | which of several who could answer a question answers for what |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
@@ -23,7 +24,9 @@ pub mod logs;
 pub mod matcher;
 pub mod metrics;
 pub mod push;
+pub mod shard;
 pub mod share;
+pub mod span;
 pub mod telemetry;
 pub mod tenant;
 pub mod traces;
@@ -31,6 +34,7 @@ pub mod traces;
 pub use error::{Error, Kind, Result};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use shard::Shard;
 pub use share::Share;
 pub use tenant::TenantId;
 

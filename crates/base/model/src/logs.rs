@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::metrics::QueryValue;
-use crate::{Labels, Matcher};
+use crate::{Labels, Matcher, Shard};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Direction {
@@ -75,6 +75,8 @@ pub struct SampleSelect {
     pub expr: String,
     pub start_ns: i64,
     pub end_ns: i64,
+    /// Only the streams of this shard.
+    pub shard: Option<Shard>,
 }
 
 /// Which stream labels, series, figures.
@@ -121,6 +123,8 @@ pub struct LogsQuery {
     pub step_ns: i64,
     pub direction: Direction,
     pub limit: usize,
+    /// A metric query over the streams of this shard alone, which merges with the other shards' (`logql::split`).
+    pub shard: Option<Shard>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

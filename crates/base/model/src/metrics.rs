@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Labels, Matcher};
+use crate::{Labels, Matcher, Shard};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -116,6 +116,8 @@ pub struct SeriesSelect {
     pub end_ms: i64,
     /// Labels only, no chunks.
     pub skip_chunks: bool,
+    /// Only the series of this shard.
+    pub shard: Option<Shard>,
 }
 
 /// Which label names or values. Any of the matcher sets may match; no set at all means every series.
@@ -164,6 +166,10 @@ pub struct MetricsQuery {
     pub step_ms: i64,
     /// 0: the default of five minutes.
     pub lookback_ms: i64,
+    /// Where this is a part of a longer query: start and end of that, which is what `@ start()`, `end()` and `range()` mean.
+    pub whole_ms: Option<(i64, i64)>,
+    /// Evaluate over the series of this shard alone, and answer what merges with the other shards' (`promql::split`).
+    pub shard: Option<Shard>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

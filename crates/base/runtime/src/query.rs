@@ -85,6 +85,29 @@ struct Inner {
     remote: Mutex<ReadReport>,
 }
 
+impl Inner {
+    fn new(
+        tenant: TenantId,
+        limits: QueryLimits,
+        deadline: Instant,
+        cancel: CancellationToken,
+        memory: MemoryBudget,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tenant,
+            limits,
+            deadline,
+            cancel,
+            memory,
+            read_bytes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            chunks: AtomicU64::new(0),
+            remote: Mutex::default(),
+        })
+    }
+}
+
 /// Handed to everything that works for a query; clones share all counters. Cancelled by [`QueryContext::cancel`], which the
 /// guard of [`QueryContext::cancel_on_drop`] calls when the client goes.
 #[derive(Debug, Clone)]
@@ -92,19 +115,9 @@ pub struct QueryContext(Arc<Inner>, Option<Share>);
 
 impl QueryContext {
     pub fn new(tenant: TenantId, limits: QueryLimits) -> Self {
-        let inner = Arc::new(Inner {
-            tenant,
-            limits,
-            deadline: Instant::now() + limits.timeout,
-            cancel: CancellationToken::new(),
-            memory: MemoryBudget::new("query memory", limits.memory_bytes_max),
-            read_bytes: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
-            chunks: AtomicU64::new(0),
-            remote: Mutex::default(),
-        });
-        Self(inner, None)
+        let memory = MemoryBudget::new("query memory", limits.memory_bytes_max);
+        let deadline = Instant::now() + limits.timeout;
+        Self(Inner::new(tenant, limits, deadline, CancellationToken::new(), memory), None)
     }
 
     /// The same query, asked of one of several: counters, budgets and cancellation are shared.
@@ -130,28 +143,43 @@ impl QueryContext {
     /// A part of the query that may be asked again. What it reads and misses is counted apart, until [`QueryContext::add_report`] takes
     /// it over; its limits are what is left of the whole's; memory, deadline and cancellation are the whole's.
     pub fn part(&self) -> Self {
-        let Inner { tenant, limits, deadline, cancel, memory, .. } = &*self.0;
+        let Inner { tenant, deadline, cancel, memory, .. } = &*self.0;
+        let limits = self.limits_left();
+        Self(Inner::new(tenant.clone(), limits, *deadline, cancel.clone(), memory.clone()), self.1.clone())
+    }
+
+    /// As [`QueryContext::part`], for a part that is evaluated by somebody else: it gets one of `memory_shares` of the memory that is
+    /// left, as many may run at a time. Fails where the whole is over a limit.
+    pub fn remote_part(&self, memory_shares: usize) -> Result<Self> {
+        self.check_limits()?;
+        let Inner { tenant, deadline, cancel, memory, .. } = &*self.0;
+        let memory_bytes_max = memory.bytes_max().saturating_sub(memory.used()) / memory_shares.max(1);
+        let limits = QueryLimits { memory_bytes_max, ..self.limits_left() };
+        let memory = MemoryBudget::new("query memory", memory_bytes_max);
+        Ok(Self(Inner::new(tenant.clone(), limits, *deadline, cancel.child_token(), memory), self.1.clone()))
+    }
+
+    /// Takes over what a part has cost and found. Fails where all parts together are over a limit.
+    pub fn add_part(&self, part: &QueryContext) -> Result<()> {
+        self.add_report(part.report());
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<()> {
+        let used = self.report();
+        over("bytes read", used.read_bytes, self.0.limits.read_bytes_max)?;
+        over("rows", used.rows, self.0.limits.rows_max)
+    }
+
+    fn limits_left(&self) -> QueryLimits {
         let used = self.report();
         // 0 means no limit, so that one row at least is left.
         let left = |max: u64, used: u64| if max == 0 { 0 } else { max.saturating_sub(used).max(1) };
-        let limits = QueryLimits {
-            read_bytes_max: left(limits.read_bytes_max, used.read_bytes),
-            rows_max: left(limits.rows_max, used.rows),
-            ..*limits
-        };
-        let inner = Arc::new(Inner {
-            tenant: tenant.clone(),
-            limits,
-            deadline: *deadline,
-            cancel: cancel.clone(),
-            memory: memory.clone(),
-            read_bytes: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
-            chunks: AtomicU64::new(0),
-            remote: Mutex::default(),
-        });
-        Self(inner, self.1.clone())
+        QueryLimits {
+            read_bytes_max: left(self.0.limits.read_bytes_max, used.read_bytes),
+            rows_max: left(self.0.limits.rows_max, used.rows),
+            ..self.0.limits
+        }
     }
 
     pub fn tenant(&self) -> &TenantId {
@@ -292,5 +320,25 @@ mod tests {
         assert!(ctx.add_rows(1).unwrap_err().to_string().contains("more than 10 rows"));
         drop(ctx.cancel_on_drop());
         assert_eq!(ctx.check().unwrap_err().kind, triptych_model::Kind::Cancelled);
+    }
+
+    #[test]
+    fn parts_share_what_the_whole_may_use() {
+        let limits = QueryLimits { rows_max: 10, memory_bytes_max: 100, ..QueryLimits::default() };
+        let whole = QueryContext::new(TenantId::single(), limits);
+        let held = whole.reserve(20).unwrap();
+        let (a, b) = (whole.remote_part(2).unwrap(), whole.remote_part(2).unwrap());
+        assert_eq!((a.limits().memory_bytes_max, a.limits().rows_max), (40, 10));
+        a.add_rows(6).unwrap();
+        a.missed("block 1");
+        whole.add_part(&a).unwrap();
+        assert_eq!((whole.report().rows, whole.report().missed), (6, vec!["block 1".to_owned()]));
+        assert_eq!(whole.remote_part(1).unwrap().limits().rows_max, 4);
+        b.add_rows(5).unwrap();
+        assert!(whole.add_part(&b).unwrap_err().to_string().contains("more than 10 rows"));
+        assert!(whole.remote_part(1).unwrap_err().to_string().contains("more than 10 rows"));
+        drop(held);
+        whole.cancel();
+        assert_eq!(a.check().unwrap_err().kind, triptych_model::Kind::Cancelled);
     }
 }

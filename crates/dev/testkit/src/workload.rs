@@ -138,6 +138,8 @@ pub async fn read(
         Signal::Metrics => {
             let (start_ms, end_ms) = (start_ns / 1_000_000, end_ns / 1_000_000);
             let query = MetricsQuery {
+                whole_ms: None,
+                shard: None,
                 expr: format!("{METRIC}[{}ms]", end_ms - start_ms),
                 start_ms: end_ms,
                 end_ms,
@@ -162,6 +164,7 @@ pub async fn read(
         }
         Signal::Logs => {
             let query = LogsQuery {
+                shard: None,
                 expr: r#"{app="simulated"}"#.to_owned(),
                 start_ns,
                 end_ns,

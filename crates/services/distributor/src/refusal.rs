@@ -135,7 +135,7 @@ impl From<Error> for Refusal {
         let status = match error.kind {
             // An ingester that lacks a series, or cannot read something, is no fault of the sender.
             Kind::NotFound | Kind::Conflict | Kind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
-            kind => http_status(kind, Door::Write),
+            _ => http_status(&error, Door::Write),
         };
         let retry_after = match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {

@@ -10,38 +10,67 @@
 //! | [`logs`] | `/loki/api/v1/...` |
 //! | [`traces`] | `/api/traces`, `/api/search`, `/api/metrics`, also below `/tempo`; gRPC `tempopb.StreamingQuerier` |
 //! | [`params`] | query string and form, times, durations, limits |
+//! | [`front`] | between the handlers and the queriers: turns, queriers that fail, sub-queries |
 //! | [`request`] | tenant, limits, deadline, cancellation when the client goes |
 //! | [`ui`] | the page |
 //!
 //! When you add an endpoint: handler and route in the signal's folder, a row in `docs/http-api.md`, a case in its tests.
 
+pub mod front;
 pub mod json;
 pub mod logs;
 pub mod metrics;
 pub mod params;
 pub mod request;
+mod telemetry;
 pub mod traces;
 pub mod ui;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use triptych_config::TenantLimits;
+use triptych_ring::Peers;
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
+
+pub use telemetry::TELEMETRY;
+
+use front::{Backend, Engines, Front, Settings};
 
 /// The HTTP door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Questions answered at the same time; more wait, and are refused with 503 when their deadline passes.
-    pub concurrent_queries_max: usize,
+    /// Sub-queries that one querier is asked at a time; more wait, and tenants that wait take turns.
+    pub running_per_querier_max: usize,
+    /// Of all sub-queries that run, those of one tenant, in percent. Counts where there are several tenants.
+    pub tenant_share_percent: usize,
+    /// Sub-queries of one tenant that wait; a request with more is refused with 429.
+    pub queued_per_tenant_max: usize,
+    /// Sub-queries of one request that run at a time.
+    pub subqueries_per_request_max: usize,
+    /// Range queries longer than this are cut at multiples of it, and the spans evaluated at the same time; 0: they are not.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub split_interval: Duration,
+    /// Into how many parts the series of a query are cut, to be evaluated at the same time; 1: they are not; 0: as many as this
+    /// machine has cores.
+    pub shards: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { concurrent_queries_max: 64 }
+        Self {
+            running_per_querier_max: 16,
+            tenant_share_percent: 50,
+            queued_per_tenant_max: 1000,
+            subqueries_per_request_max: 8,
+            split_interval: Duration::from_secs(86_400),
+            shards: 0,
+        }
     }
 }
 
@@ -50,17 +79,15 @@ pub type Targets = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// What the gateway is built from.
 pub struct Deps {
-    pub metrics: Arc<dyn MetricsStore>,
-    pub logs: Arc<dyn LogsStore>,
-    pub traces: Arc<dyn TracesStore>,
-    pub query: Arc<dyn Query>,
+    pub queriers: Peers<Backend>,
+    pub engines: Engines,
     pub limits: TenantLimits,
     /// Read the tenant from `X-Scope-OrgID`; otherwise there is one.
     pub multitenancy: bool,
     pub targets: Option<Targets>,
 }
 
-/// What every handler shares.
+/// What every handler shares. The four services are the front.
 pub struct Shared {
     pub(crate) metrics: Arc<dyn MetricsStore>,
     pub(crate) logs: Arc<dyn LogsStore>,
@@ -69,7 +96,6 @@ pub struct Shared {
     pub(crate) limits: TenantLimits,
     pub(crate) multitenancy: bool,
     pub(crate) targets: Option<Targets>,
-    pub(crate) slots: tokio::sync::Semaphore,
 }
 
 pub struct Gateway {
@@ -78,10 +104,29 @@ pub struct Gateway {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Gateway {
-        let Deps { metrics, logs, traces, query, limits, multitenancy, targets } = deps;
-        let slots = tokio::sync::Semaphore::new(self.concurrent_queries_max.max(1));
+        let Deps { queriers, engines, limits, multitenancy, targets } = deps;
+        let settings = Settings {
+            running_per_querier_max: self.running_per_querier_max,
+            tenant_share_percent: if multitenancy { self.tenant_share_percent } else { 100 },
+            queued_per_tenant_max: self.queued_per_tenant_max,
+            subqueries_per_request_max: self.subqueries_per_request_max,
+            split_interval: self.split_interval,
+            shards: match self.shards {
+                0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+                shards => shards,
+            },
+        };
+        let front = Arc::new(Front::new(settings, queriers, engines));
         Gateway {
-            shared: Arc::new(Shared { metrics, logs, traces, query, limits, multitenancy, targets, slots }),
+            shared: Arc::new(Shared {
+                metrics: front.clone(),
+                logs: front.clone(),
+                traces: front.clone(),
+                query: front,
+                limits,
+                multitenancy,
+                targets,
+            }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From an HTTP or gRPC request to a question: tenant, limits, deadline, a free slot, and cancellation when the client goes.
+//! From an HTTP or gRPC request to a question: tenant, limits, deadline, and cancellation when the client goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,16 +88,6 @@ impl Asked {
         );
         let cancel = CancelOnDrop(ctx.clone());
         Ok(Self { params, headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
-    }
-
-    /// Waits for a free slot; at the deadline says how many there are.
-    pub async fn slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
-        match tokio::time::timeout(self.ctx.remaining(), self.shared.slots.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::unavailable("gateway is shutting down")),
-            Err(_) => Err(Error::unavailable("too many queries are running; try again")
-                .retry_after(Duration::from_secs(5))),
-        }
     }
 
     /// Refuses a range that ends before it starts, or is longer than the tenant may ask for.

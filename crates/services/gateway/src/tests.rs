@@ -11,6 +11,7 @@ use triptych_model::logs::*;
 use triptych_model::metrics::*;
 use triptych_model::traces::*;
 use triptych_model::{Error, Labels, Result};
+use triptych_ring::{Member, Peer, peers};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
@@ -180,7 +181,7 @@ impl Query for Fake {
         Ok(LogsValue::Entries(vec![entry]))
     }
     async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
-        if query.query == "damaged" {
+        if query.query.contains("damaged") {
             ctx.missed("block 01 is damaged");
         }
         let samples = vec![Sample { t_ms: 1000, value: 2.0 }];
@@ -194,11 +195,11 @@ fn gateway(multitenancy: bool) -> Gateway {
 
 pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
     let fake = Arc::new(fake);
-    Config::default().build(Deps {
-        metrics: fake.clone(),
-        logs: fake.clone(),
-        traces: fake.clone(),
-        query: fake,
+    let backend = Backend { metrics: fake.clone(), logs: fake.clone(), traces: fake.clone(), query: fake };
+    let member = Arc::new(Member::new("querier", "", ""));
+    Config { shards: 1, ..Config::default() }.build(Deps {
+        queriers: peers::fixed([Peer { member, service: backend }]),
+        engines: Engines::default(),
         limits: TenantLimits::default(),
         multitenancy,
         targets: None,
@@ -346,7 +347,7 @@ async fn tempo_answers() {
         json!({"inspectedBytes": "0", "totalBlocks": 0, "completedJobs": 1, "totalJobs": 2})
     );
     assert_eq!(
-        get_json("/api/metrics/query?q=damaged").await,
+        get_json("/api/metrics/query?q=%7B.damaged%7D%7Crate()").await,
         json!({
             "series": [{
                 "labels": [{"key": "service", "value": {"stringValue": "shop"}}],

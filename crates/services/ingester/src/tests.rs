@@ -166,7 +166,7 @@ async fn push_all(process: &Process, tenant: &TenantId, at: i64) {
 
 fn select_all() -> SeriesSelect {
     let matcher = Matcher::new(MatchOp::Equal, "__name__", "requests_total").unwrap();
-    SeriesSelect { matchers: vec![matcher], start_ms: 0, end_ms: i64::MAX, skip_chunks: false }
+    SeriesSelect { matchers: vec![matcher], start_ms: 0, end_ms: i64::MAX, skip_chunks: false, shard: None }
 }
 
 fn entries_of(expr: &str) -> EntrySelect {
@@ -410,6 +410,7 @@ async fn one_answer_over_several_generations() {
         expr: r#"count_over_time({app="app-1"}[1m])"#.to_owned(),
         start_ns: entries.start_ns,
         end_ns: entries.end_ns,
+        shard: None,
     };
     let runs: Vec<_> = logs.samples(&ctx, &sample).await.unwrap().try_concat().await.unwrap();
     let samples: usize = runs.iter().map(|run| run.samples.len()).sum();

@@ -108,6 +108,25 @@ pub struct Querier {
 }
 
 impl Config {
+    /// How PromQL is evaluated.
+    pub fn promql(&self) -> triptych_promql::Engine {
+        triptych_promql::Engine::new(triptych_promql::EngineConfig {
+            lookback_ms: self.lookback.as_millis() as i64,
+            subquery_step_ms: self.subquery_step.as_millis() as i64,
+            points_max: self.points_max as i64,
+            delayed_name_removal: self.promql_delayed_name_removal,
+        })
+    }
+
+    /// How LogQL is evaluated.
+    pub fn logql(&self) -> triptych_logql::Engine {
+        triptych_logql::Engine::new(triptych_logql::EngineConfig {
+            series_max: self.logs_series_max,
+            steps_max: self.points_max,
+            ..triptych_logql::EngineConfig::default()
+        })
+    }
+
     pub fn build(self, deps: Deps) -> Querier {
         let Deps { sources, query } = deps;
         let fan = |signal| Fan::new(signal, query.clone());

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use hashbrown::HashSet;
 use triptych_logql::StreamSource;
-use triptych_logql::engine::{Engine, EngineConfig};
+use triptych_logql::engine::Engine;
 use triptych_logs::merge::{merge_entries, merge_samples};
 use triptych_model::logs::{
     DetectedField, EntrySelect, LogEntry, LogSamples, LogsQuery, LogsValue, SampleSelect, StreamStats,
@@ -36,12 +36,7 @@ pub(crate) struct Door {
 
 impl Door {
     pub fn new(config: &Config, fan: Fan, sources: Pool<dyn LogsStore>) -> Self {
-        let engine = Engine::new(EngineConfig {
-            series_max: config.logs_series_max,
-            steps_max: config.points_max,
-            ..EngineConfig::default()
-        });
-        Self { fan, replication: sources.replication(), sources, engine }
+        Self { fan, replication: sources.replication(), sources, engine: config.logql() }
     }
 
     /// See [`Pool::failures`].

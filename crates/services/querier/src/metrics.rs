@@ -10,7 +10,7 @@ use triptych_model::metrics::{
     SeriesSelect,
 };
 use triptych_model::{Labels, Result};
-use triptych_promql::{Engine, EngineConfig, SeriesSource, SeriesStream};
+use triptych_promql::{Engine, SeriesSource, SeriesStream};
 use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -28,13 +28,7 @@ pub(crate) struct Door {
 
 impl Door {
     pub fn new(config: &Config, fan: Fan, sources: Pool<dyn MetricsStore>) -> Self {
-        let engine = Engine::new(EngineConfig {
-            lookback_ms: config.lookback.as_millis() as i64,
-            subquery_step_ms: config.subquery_step.as_millis() as i64,
-            points_max: config.points_max as i64,
-            delayed_name_removal: config.promql_delayed_name_removal,
-        });
-        Self { fan, sources, engine }
+        Self { fan, sources, engine: config.promql() }
     }
 
     /// See [`Pool::failures`].

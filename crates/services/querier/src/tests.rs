@@ -295,7 +295,15 @@ fn replica(n: u8) -> Fake {
 }
 
 fn instant(expr: &str) -> MetricsQuery {
-    MetricsQuery { expr: expr.into(), start_ms: 50_000, end_ms: 50_000, step_ms: 0, lookback_ms: 0 }
+    MetricsQuery {
+        expr: expr.into(),
+        start_ms: 50_000,
+        end_ms: 50_000,
+        step_ms: 0,
+        lookback_ms: 0,
+        whole_ms: None,
+        shard: None,
+    }
 }
 
 fn lines(limit: usize) -> LogsQuery {
@@ -306,6 +314,7 @@ fn lines(limit: usize) -> LogsQuery {
         step_ns: 0,
         direction: Direction::Forward,
         limit,
+        shard: None,
     }
 }
 
@@ -363,7 +372,8 @@ async fn one_store_api_over_all() {
     let ctx = context();
     let (metrics, logs, traces) = (querier.metrics(), querier.logs(), querier.traces());
 
-    let select = SeriesSelect { matchers: vec![], start_ms: 0, end_ms: 100_000, skip_chunks: false };
+    let select =
+        SeriesSelect { matchers: vec![], start_ms: 0, end_ms: 100_000, skip_chunks: false, shard: None };
     let series: Vec<SeriesChunks> = metrics.select(&ctx, &select).await.unwrap().try_collect().await.unwrap();
     let shown: Vec<_> = series.iter().map(|s| (s.labels.value("instance"), s.chunks.len())).collect();
     assert_eq!(shown, [("a", 2), ("b", 1)]);

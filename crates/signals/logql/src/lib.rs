@@ -19,6 +19,7 @@
 //! | [`template`] | Go's text/template, as far as `line_format` and `label_format` go |
 //! | [`extract`] | leaves: from text to pipelines and sample extractors |
 //! | [`engine`] | evaluation: `range` (folding samples), `vector`, `binary` |
+//! | [`split`] | into which parts a query can be cut, and how their answers are put together |
 //! | [`source`] | what storage must offer; `MemorySource` for tests (feature `testing`) |
 //!
 //! # Rules
@@ -53,6 +54,7 @@ pub mod engine;
 pub mod extract;
 pub mod pipeline;
 pub mod source;
+pub mod split;
 pub mod syntax;
 pub mod template;
 

@@ -135,7 +135,9 @@ mod memory {
             found.sort_by_key(|e| (e.stream.hash64(), e.stream.clone()));
             let mut out = Vec::new();
             for entry in found {
-                if !leaf.matchers().iter().all(|m| m.matches_labels(&entry.stream)) {
+                if !leaf.matchers().iter().all(|m| m.matches_labels(&entry.stream))
+                    || select.shard.is_some_and(|shard| !shard.has(&entry.stream))
+                {
                     continue;
                 }
                 ctx.add_rows(1)?;

@@ -181,7 +181,7 @@ fn scan(c: &mut Criterion<CpuTime>) {
         ("rate", r#"sum(rate({app="bench"}[1m]))"#),
         ("rate of errors by path", r#"sum by (path) (rate({app="bench"} |= "level=error" | logfmt [1m]))"#),
     ] {
-        let select = SampleSelect { expr: expr.into(), start_ns: 0, end_ns: i64::MAX };
+        let select = SampleSelect { expr: expr.into(), start_ns: 0, end_ns: i64::MAX, shard: None };
         group.bench_function(name, |b| {
             b.iter(|| {
                 let ctx = QueryContext::unlimited(TenantId::single());

@@ -23,7 +23,7 @@ use triptych_model::logs::{
     DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
 };
-use triptych_model::{Error, Labels, Matcher, Result, TenantId};
+use triptych_model::{Error, Labels, Matcher, Result, Shard, TenantId};
 use triptych_runtime::QueryContext;
 
 use crate::chunk::{Chunk, ChunkRef, envelope};
@@ -241,11 +241,12 @@ impl BucketStore {
         let ahead = if select.limit == 0 { usize::MAX } else { READ_AHEAD_LIMITED };
         let feed = match select.direction {
             Direction::Forward => {
-                self.feed(ctx, &matchers, range, ahead, |_, chunk| ns_of_ms(chunk.from_ms), i64::cmp).await?
+                self.feed(ctx, (&matchers, None), range, ahead, |_, chunk| ns_of_ms(chunk.from_ms), i64::cmp)
+                    .await?
             }
             Direction::Backward => {
                 let through = |_: &StreamInfo, chunk: &ChunkMeta| ns_of_ms(chunk.through_ms);
-                self.feed(ctx, &matchers, range, ahead, through, |a, b| b.cmp(a)).await?
+                self.feed(ctx, (&matchers, None), range, ahead, through, |a, b| b.cmp(a)).await?
             }
         };
         let mut scan = EntryScan::new(ctx, leaf, range, select.direction, select.limit);
@@ -263,7 +264,7 @@ impl BucketStore {
         let leaf = Arc::new(ExtractLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
         let place = |stream: &StreamInfo, chunk: &ChunkMeta| (stream.fingerprint, ns_of_ms(chunk.from_ms));
-        let feed = self.feed(ctx, &matchers, range, usize::MAX, place, Place::cmp).await?;
+        let feed = self.feed(ctx, (&matchers, select.shard), range, usize::MAX, place, Place::cmp).await?;
         let mut scan = SampleScan::new(ctx, leaf, range);
         scan.set_feed(feed);
         Ok(scan.into_stream())
@@ -273,7 +274,7 @@ impl BucketStore {
     async fn feed<B: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        matchers: &[Matcher],
+        (matchers, shard): (&[Matcher], Option<Shard>),
         (start_ns, end_ns): (i64, i64),
         ahead_max: usize,
         bound: impl Fn(&StreamInfo, &ChunkMeta) -> B,
@@ -283,6 +284,9 @@ impl BucketStore {
         let found = self.select(ctx, std::slice::from_ref(&matchers.to_vec()), start_ns, end_ns).await?;
         let mut chunks: Vec<(B, usize, ChunkRef)> = Vec::new();
         for (i, stream) in found.streams.iter().enumerate() {
+            if shard.is_some_and(|shard| !shard.has_hash(stream.info.fingerprint)) {
+                continue;
+            }
             for chunk in &stream.chunks {
                 let reference = ChunkRef {
                     fingerprint: stream.fingerprint,

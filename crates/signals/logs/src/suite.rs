@@ -287,7 +287,7 @@ async fn samples_are_the_same_everywhere() {
             (0..3000).filter(|i| i % 3 == 1).map(|i| 500.0 + f64::from(i % 4)).sum()
         }),
     ] {
-        let select = SampleSelect { expr: expr.to_owned(), start_ns: 0, end_ns: i64::MAX };
+        let select = SampleSelect { expr: expr.to_owned(), start_ns: 0, end_ns: i64::MAX, shard: None };
         let mut first: Option<Vec<(i64, u64, String, f64)>> = None;
         for (name, source) in &sources {
             let ctx = QueryContext::unlimited(tenant());

@@ -121,6 +121,7 @@ fn select(c: &mut Criterion) {
                 start_ms: i64::MIN,
                 end_ms: i64::MAX,
                 skip_chunks: false,
+                shard: None,
             };
             let merged = merge(vec![head.select(&ctx, &select).expect("select")]);
             let mut samples = 0;

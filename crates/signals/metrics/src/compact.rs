@@ -390,7 +390,8 @@ impl Round<'_> {
 /// The block whose chunks of a series cannot be decoded, although their checksums are right.
 async fn find_culprit(ctx: &QueryContext, blocks: &[Block], labels: &Labels) -> Option<BlockId> {
     let matchers = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
-    let select = SeriesSelect { matchers, start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false };
+    let select =
+        SeriesSelect { matchers, start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false, shard: None };
     for block in blocks {
         let Ok(mut found) = block.select(ctx, &select).await else { return Some(block.meta().ulid) };
         while let Some(series) = found.next().await {

@@ -34,7 +34,7 @@ pub(crate) fn tenant(name: &str) -> TenantId {
 }
 
 pub(crate) fn everything() -> SeriesSelect {
-    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false }
+    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false, shard: None }
 }
 
 pub(crate) fn labels(i: usize) -> Labels {

@@ -83,6 +83,8 @@ fn queries(c: &mut Criterion) {
             end_ms: SAMPLES * 15_000 - 60_000,
             step_ms: 60_000,
             lookback_ms: 0,
+            whole_ms: None,
+            shard: None,
         };
         group.bench_function(expr, |b| {
             b.iter(|| {

@@ -145,6 +145,8 @@ pub enum Vector {
         /// Sorted.
         labels: Vec<String>,
         param_span: Span,
+        /// The answer is to be merged with those of other shards.
+        partial: bool,
     },
     /// `labels`: what the missing series is known to have.
     Absent {
@@ -191,6 +193,8 @@ pub enum Vector {
         descending: bool,
         span: Span,
     },
+    /// What other queriers have evaluated, by its number.
+    Given(usize),
     /// Functions of native histograms: floats give nothing.
     Nothing,
     /// The same at every step.
@@ -228,7 +232,7 @@ impl Vector {
                 }
                 _ => *without || !labels.iter().any(|l| l == METRIC_NAME),
             },
-            Vector::LabelReplace { .. } | Vector::LabelJoin { .. } => false,
+            Vector::Given(_) | Vector::LabelReplace { .. } | Vector::LabelJoin { .. } => false,
             Vector::Sort { arg, .. } | Vector::SortByLabel { arg, .. } | Vector::Invariant(arg) => {
                 arg.unique_without_name()
             }
@@ -245,10 +249,29 @@ impl Vector {
     }
 }
 
-/// Plans a checked tree.
-pub fn plan(expr: &Expr, times: Times) -> Result<Plan> {
-    let planner = Planner { times };
+impl Plan {
+    /// The answer is to be merged with those of other shards.
+    pub fn make_partial(&mut self) {
+        let Plan::Vector(vector) = self else { return };
+        let mut vector = vector;
+        while let Vector::Invariant(inner) = vector {
+            vector = inner;
+        }
+        if let Vector::Aggregate { partial, .. } = vector {
+            *partial = true;
+        }
+    }
+}
+
+/// Plans a checked tree. What stands at one of the `given` spans is [`Vector::Given`].
+pub fn plan(expr: &Expr, times: Times, given: &[Span]) -> Result<Plan> {
+    let planner = Planner { times, given };
     let expr = expr.unwrap_parens();
+    if let Some(at) = planner.given_at(expr.span())
+        && !matches!(expr, Expr::Aggregate(_))
+    {
+        return Ok(Plan::Vector(Vector::Given(at)));
+    }
     Ok(match expr.result_type() {
         ast::Type::Scalar => Plan::Scalar(planner.scalar(expr)?.wrapped()),
         ast::Type::String => Plan::String(planner.string(expr)?),
@@ -293,11 +316,16 @@ fn mistyped<T>() -> Result<T> {
     Err(Error::internal("the plan does not agree with the type check"))
 }
 
-struct Planner {
+struct Planner<'a> {
     times: Times,
+    given: &'a [Span],
 }
 
-impl Planner {
+impl Planner<'_> {
+    fn given_at(&self, span: Span) -> Option<usize> {
+        self.given.iter().position(|given| (given.start, given.end) == (span.start, span.end))
+    }
+
     fn string(&self, expr: &Expr) -> Result<String> {
         match expr.unwrap_parens() {
             Expr::String(s) => Ok(s.value.clone()),
@@ -493,7 +521,13 @@ impl Planner {
     }
 
     fn aggregate(&self, e: &ast::Aggregate) -> Result<Planned<Vector>> {
-        let arg = self.vector(&e.expr)?;
+        let arg = match self.given_at(e.span) {
+            Some(at) if !crate::split::is_done_again(e.op) => {
+                return Ok(Planned { node: Vector::Given(at), varies: Varies::Yes });
+            }
+            Some(at) => Planned { node: Vector::Given(at), varies: Varies::Yes },
+            None => self.vector(&e.expr)?,
+        };
         let mut varies = arg.varies;
         let (mut param, mut label) = (None, String::new());
         let mut param_span = e.span;
@@ -511,7 +545,8 @@ impl Planner {
         let mut labels = e.labels.clone();
         labels.sort();
         labels.dedup();
-        let node = Vector::Aggregate { op: e.op, arg, param, label, without: e.without, labels, param_span };
+        let (without, partial) = (e.without, false);
+        let node = Vector::Aggregate { op: e.op, arg, param, label, without, labels, param_span, partial };
         Ok(Planned { node, varies })
     }
 

@@ -11,6 +11,7 @@
 //! | [`value`] | how values compare; [`Test`], a condition ready to be asked |
 //! | `eval`, [`search`](mod@search) | a pipeline run on one trace; [`search()`](search::search), [`samples`] over a source |
 //! | [`merge`] | matches and samples of several sources |
+//! | [`split`] | into which parts of time a query can be cut, and how their answers are put together |
 //! | [`metrics`] | [`leaves`], [`evaluate`]: samples to series |
 //!
 //! Memory: one trace at a time, as the source hands it over; the series of a metrics query, reserved from the query's budget.
@@ -32,6 +33,7 @@ pub mod parser;
 pub mod plan;
 pub mod search;
 pub mod source;
+pub mod split;
 pub mod value;
 
 pub use ast::Query;
@@ -42,6 +44,7 @@ pub use parser::{parse, parse_attribute};
 pub use plan::filter_conditions;
 pub use search::{samples, search};
 pub use source::{FetchSpans, SpanSource, TraceSpans};
+pub use split::Split;
 pub use value::Test;
 
 #[cfg(test)]

@@ -35,6 +35,11 @@ impl MatchMerge {
         self.found.is_empty()
     }
 
+    /// Traces so far that began at `ns` or later.
+    pub fn begun_since(&self, ns: i64) -> usize {
+        self.found.values().filter(|found| found.start_ns >= ns).count()
+    }
+
     /// The trace as it is known now; `None` where nothing is new.
     pub fn add(&mut self, new: TraceMatch) -> Option<&TraceMatch> {
         match self.found.entry(new.trace_id) {

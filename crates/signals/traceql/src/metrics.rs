@@ -35,19 +35,19 @@ const BUCKET_LABEL: &str = "__bucket";
 
 /// Where points stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Grid {
+pub(crate) struct Grid {
     /// Of the first point.
     first_ns: i64,
     /// 0: one point.
-    step_ns: i64,
-    points: usize,
+    pub step_ns: i64,
+    pub points: usize,
     /// What the first point covers begins here (included).
     start_ns: i64,
     end_ns: i64,
 }
 
 impl Grid {
-    fn new(query: &TracesMetricsQuery) -> Result<Self> {
+    pub fn new(query: &TracesMetricsQuery) -> Result<Self> {
         let TracesMetricsQuery { start_ns, end_ns, step_ns, .. } = *query;
         if start_ns < 0 || end_ns <= start_ns {
             return Err(Error::invalid(format!("the range {start_ns}..{end_ns} ns is empty")));
@@ -86,7 +86,12 @@ impl Grid {
         Some((since / self.step_ns) as usize).filter(|at| *at < self.points)
     }
 
-    fn t_ms(&self, place: usize) -> i64 {
+    /// First and last point.
+    pub fn range(&self) -> (i64, i64) {
+        (self.first_ns, self.end_ns)
+    }
+
+    pub fn t_ms(&self, place: usize) -> i64 {
         (self.first_ns + place as i64 * self.step_ns) / 1_000_000
     }
 
@@ -146,6 +151,11 @@ pub async fn evaluate(
         }
         folded.push(fold.finish());
     }
+    Ok(answer(expr, grid, folded))
+}
+
+/// What a query answers whose leaves came to `folded`.
+pub(crate) fn answer(expr: &MetricsExpr, grid: Grid, folded: Vec<Vec<Row>>) -> QueryValue {
     let mut rows = combined(expr, &mut folded.into_iter());
     rows.retain(|row| row.values.iter().any(|v| !v.is_nan()));
     rows.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -159,18 +169,18 @@ pub async fn evaluate(
             .map(|(at, value)| Sample { t_ms: grid.t_ms(at), value })
             .collect(),
     });
-    Ok(if grid.step_ns == 0 {
+    if grid.step_ns == 0 {
         QueryValue::Vector(series.collect())
     } else {
         QueryValue::Matrix(series.collect())
-    })
+    }
 }
 
 /// A series on the grid; NaN where it has no point.
 #[derive(Debug, Clone)]
-struct Row {
-    labels: Labels,
-    values: Vec<f64>,
+pub(crate) struct Row {
+    pub labels: Labels,
+    pub values: Vec<f64>,
 }
 
 /// One point while it is folded.

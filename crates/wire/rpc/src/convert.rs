@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Status, Streaming};
-use triptych_model::{Error, Labels, MatchOp, Matcher, Result};
+use triptych_model::{Error, Labels, MatchOp, Matcher, Result, Shard};
 use triptych_runtime::QueryContext;
 
 use crate::context::take_report;
@@ -89,6 +89,14 @@ pub(crate) fn matcher_sets_to_proto(sets: &[Vec<Matcher>]) -> Vec<proto::Matcher
 
 pub(crate) fn matcher_sets_from_proto(sets: Vec<proto::MatcherSet>) -> Result<Vec<Vec<Matcher>>> {
     sets.into_iter().map(|set| matchers_from_proto(set.matchers)).collect()
+}
+
+pub(crate) fn shard_to_proto(shard: Option<Shard>) -> Option<proto::Shard> {
+    shard.map(|s| proto::Shard { index: s.index(), count: s.count() })
+}
+
+pub(crate) fn shard_from_proto(shard: Option<proto::Shard>) -> Result<Option<Shard>, Status> {
+    shard.map(|s| Shard::new(s.index, s.count).map_err(to_status)).transpose()
 }
 
 /// Groups single items into batches of what is ready, so that a frame carries many.

@@ -16,7 +16,7 @@ use crate::channel::MESSAGE_BYTES_MAX;
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report, within};
 use crate::convert::{
     Frame, FrameStream, LabelTable, at, frames, items, labels_from_proto, labels_to_proto,
-    matcher_sets_from_proto, matcher_sets_to_proto, table_from_proto,
+    matcher_sets_from_proto, matcher_sets_to_proto, shard_from_proto, shard_to_proto, table_from_proto,
 };
 use crate::proto::{self, logs_store_client, logs_store_server};
 use crate::status::to_status;
@@ -139,7 +139,12 @@ impl logs_store_server::LogsStore for LogsStoreServer {
     ) -> Result<Response<Self::SamplesStream>, Status> {
         let request = request.into_inner();
         let ctx = context_from_proto(request.context)?;
-        let select = SampleSelect { expr: request.expr, start_ns: request.start_ns, end_ns: request.end_ns };
+        let select = SampleSelect {
+            expr: request.expr,
+            start_ns: request.start_ns,
+            end_ns: request.end_ns,
+            shard: shard_from_proto(request.shard)?,
+        };
         let samples = self.0.samples(&ctx, &select).await.map_err(to_status)?;
         let last =
             |ctx: &QueryContext| proto::SamplesFrame { report: report_to_proto(ctx), ..Default::default() };
@@ -319,6 +324,7 @@ impl LogsStore for LogsStoreClient {
             expr: select.expr.clone(),
             start_ns: select.start_ns,
             end_ns: select.end_ns,
+            shard: shard_to_proto(select.shard),
         });
         let response = within(ctx, self.0.clone().samples(request)).await?;
         Ok(items(ctx, response.into_inner()))

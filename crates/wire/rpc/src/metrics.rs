@@ -16,7 +16,8 @@ use crate::channel::MESSAGE_BYTES_MAX;
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report, within};
 use crate::convert::{
     Frame, FrameStream, batched, flattened, frames, items, labels_from_proto, labels_to_proto,
-    matcher_sets_from_proto, matcher_sets_to_proto, matchers_from_proto, matchers_to_proto,
+    matcher_sets_from_proto, matcher_sets_to_proto, matchers_from_proto, matchers_to_proto, shard_from_proto,
+    shard_to_proto,
 };
 use crate::proto::{self, metrics_store_client, metrics_store_server};
 use crate::status::to_status;
@@ -75,6 +76,7 @@ impl metrics_store_server::MetricsStore for MetricsStoreServer {
             start_ms: request.start_ms,
             end_ms: request.end_ms,
             skip_chunks: request.skip_chunks,
+            shard: shard_from_proto(request.shard)?,
         };
         let series = self.0.select(&ctx, &select).await.map_err(to_status)?;
         Ok(Response::new(frames(
@@ -243,6 +245,7 @@ impl MetricsStore for MetricsStoreClient {
             start_ms: select.start_ms,
             end_ms: select.end_ms,
             skip_chunks: select.skip_chunks,
+            shard: shard_to_proto(select.shard),
         });
         let response = within(ctx, self.0.clone().select(request)).await?;
         Ok(flattened(items(ctx, response.into_inner())))

@@ -14,7 +14,9 @@ use triptych_runtime::QueryContext;
 
 use crate::channel::MESSAGE_BYTES_MAX;
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report, within};
-use crate::convert::{Frame, FrameStream, labels_from_proto, labels_to_proto};
+use crate::convert::{
+    Frame, FrameStream, labels_from_proto, labels_to_proto, shard_from_proto, shard_to_proto,
+};
 use crate::logs::entries_to_proto;
 use crate::proto::{self, ValueKind, query_client, query_server};
 use crate::status::to_status;
@@ -104,6 +106,8 @@ impl query_server::Query for QueryServer {
             end_ms: request.end_ms,
             step_ms: request.step_ms,
             lookback_ms: request.lookback_ms,
+            whole_ms: request.whole.map(|range| (range.start_ms, range.end_ms)),
+            shard: shard_from_proto(request.shard)?,
         };
         let value = self.0.metrics(&ctx, &query).await.map_err(to_status)?;
         Ok(answer(ctx, value_frames(value)))
@@ -123,6 +127,7 @@ impl query_server::Query for QueryServer {
             step_ns: request.step_ns,
             direction: if request.forward { Direction::Forward } else { Direction::Backward },
             limit: request.limit as usize,
+            shard: shard_from_proto(request.shard)?,
         };
         let frames = match self.0.logs(&ctx, &query).await.map_err(to_status)? {
             LogsValue::Metric(value) => value_frames(value),
@@ -227,6 +232,8 @@ impl Query for QueryClient {
             end_ms: query.end_ms,
             step_ms: query.step_ms,
             lookback_ms: query.lookback_ms,
+            whole: query.whole_ms.map(|(start_ms, end_ms)| proto::RangeMs { start_ms, end_ms }),
+            shard: shard_to_proto(query.shard),
         });
         let response = within(ctx, self.0.clone().metrics(request)).await?;
         metric(collect(ctx, response.into_inner()).await?)
@@ -241,6 +248,7 @@ impl Query for QueryClient {
             step_ns: query.step_ns,
             forward: query.direction == Direction::Forward,
             limit: query.limit as u64,
+            shard: shard_to_proto(query.shard),
         });
         let response = within(ctx, self.0.clone().logs(request)).await?;
         collect(ctx, response.into_inner()).await

@@ -13,9 +13,11 @@ pub enum Door {
     Read,
 }
 
-/// The table. `Cancelled` is nginx' 499: nobody is there to read it, but logs and metrics are.
-pub fn http_status(kind: Kind, door: Door) -> StatusCode {
-    match (kind, door) {
+/// The table. `Cancelled` is nginx' 499: nobody is there to read it, but logs and metrics are. A reader whose budget is spent
+/// has to ask for less, unless the error says when to come again.
+pub fn http_status(error: &Error, door: Door) -> StatusCode {
+    match (error.kind, door) {
+        (Kind::Exhausted, Door::Read) if error.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
         (Kind::Invalid, _) => StatusCode::BAD_REQUEST,
         (Kind::NotFound, _) => StatusCode::NOT_FOUND,
         (Kind::Conflict, _) => StatusCode::CONFLICT,

@@ -79,7 +79,7 @@ fn ctx() -> QueryContext {
 
 fn select(end_ms: i64) -> SeriesSelect {
     let matchers = vec![Matcher::new(MatchOp::Regex, "job", "a.*").unwrap()];
-    SeriesSelect { matchers, start_ms: 1, end_ms, skip_chunks: false }
+    SeriesSelect { matchers, start_ms: 1, end_ms, skip_chunks: false, shard: None }
 }
 
 #[tokio::test]

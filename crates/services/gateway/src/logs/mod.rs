@@ -65,7 +65,7 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = http_status(self.0.kind, Door::Read);
+        let status = http_status(&self.0, Door::Read);
         let mut response = (status, format!("{}\n", self.0.message)).into_response();
         if let Some(after) = self.0.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
@@ -135,7 +135,6 @@ fn step_ns(asked: &Asked, start: i64, end: i64) -> Result<i64> {
 }
 
 async fn ask(asked: &Asked, question: LogsQuery) -> Answer {
-    let _slot = asked.slot().await?;
     let began = tokio::time::Instant::now();
     let value = asked.shared.query.logs(&asked.ctx, &question).await?;
     let mut out = String::from("{\"status\":\"success\",\"data\":{");
@@ -167,6 +166,7 @@ async fn query(asked: Asked) -> Answer {
         step_ns: 0,
         direction: direction(&asked)?,
         limit: entries_limit(&asked)?,
+        shard: None,
     };
     // Loki answers an instant log query no longer; only metric queries have a value at one time.
     if matches!(triptych_logql::parse(&question.expr)?, triptych_logql::Expr::Log(_)) {
@@ -187,6 +187,7 @@ async fn query_range(asked: Asked) -> Answer {
         step_ns: step_ns(&asked, start_ns, end_ns)?,
         direction: direction(&asked)?,
         limit: entries_limit(&asked)?,
+        shard: None,
     };
     ask(&asked, question).await
 }
@@ -325,7 +326,6 @@ fn sampled_lines(asked: &Asked) -> Result<EntrySelect> {
 
 async fn detected_fields(asked: Asked) -> Answer {
     let select = sampled_lines(&asked)?;
-    let _slot = asked.slot().await?;
     let limit = asked.params.limit("limit", 1000)?;
     let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
     let fields: Vec<_> = found
@@ -343,13 +343,13 @@ async fn detected_fields(asked: Asked) -> Answer {
 /// The values of one field: the lines are read again with the parser that found it.
 async fn detected_field_values(Path(name): Path<String>, asked: Asked) -> Answer {
     let select = sampled_lines(&asked)?;
-    let _slot = asked.slot().await?;
     let limit = asked.params.limit("limit", 1000)?;
     let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
     let mut values = BTreeSet::new();
     if let Some(field) = found.into_iter().find(|field| field.label == name) {
         let parser = field.parsers.first().map_or_else(String::new, |parser| format!("\n| {parser}"));
         let question = LogsQuery {
+            shard: None,
             expr: format!("{}{parser}", select.expr),
             start_ns: select.start_ns,
             end_ns: select.end_ns,

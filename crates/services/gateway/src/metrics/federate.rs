@@ -12,13 +12,20 @@ use crate::request::Asked;
 
 pub async fn federate(asked: Asked) -> Result<Response, Problem> {
     let sets = matcher_sets(&asked, true)?;
-    let _slot = asked.slot().await?;
     let now = now_ms();
     let mut out = String::new();
     for set in sets {
         let matchers: Vec<String> = set.iter().map(quoted).collect();
         let expr = format!("{{{}}}", matchers.join(","));
-        let question = MetricsQuery { expr, start_ms: now, end_ms: now, step_ms: 0, lookback_ms: 0 };
+        let question = MetricsQuery {
+            expr,
+            start_ms: now,
+            end_ms: now,
+            step_ms: 0,
+            lookback_ms: 0,
+            whole_ms: None,
+            shard: None,
+        };
         let QueryValue::Vector(series) = asked.shared.query.metrics(&asked.ctx, &question).await? else {
             return Err(Error::internal("a selector did not give a vector").into());
         };

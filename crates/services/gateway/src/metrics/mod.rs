@@ -79,6 +79,8 @@ impl IntoResponse for Problem {
             Kind::Invalid if evaluation => "execution",
             Kind::Invalid => "bad_data",
             Kind::NotFound => "not_found",
+            // Mimir's word: Prometheus has no queue.
+            Kind::Exhausted if error.retry_after.is_some() => "too_many_requests",
             Kind::Exhausted | Kind::Conflict => "execution",
             Kind::Unavailable if error.message.contains("timed out") => "timeout",
             Kind::Unavailable => "unavailable",
@@ -89,7 +91,7 @@ impl IntoResponse for Problem {
         json::string(&mut out, &error.message);
         out.push('}');
         let status =
-            if evaluation { StatusCode::UNPROCESSABLE_ENTITY } else { http_status(error.kind, Door::Read) };
+            if evaluation { StatusCode::UNPROCESSABLE_ENTITY } else { http_status(&error, Door::Read) };
         let mut response = (status, [(header::CONTENT_TYPE, "application/json")], out).into_response();
         if let Some(after) = error.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
@@ -132,7 +134,6 @@ fn lookback_ms(asked: &Asked) -> Result<i64> {
 }
 
 async fn answer(asked: &Asked, question: MetricsQuery) -> Answer {
-    let _slot = asked.slot().await?;
     let limit = asked.params.limit("limit", 0)?;
     let mut value = asked
         .shared
@@ -161,7 +162,11 @@ async fn query(asked: Asked) -> Answer {
     let at = asked.params.time_ms("time")?.unwrap_or_else(now_ms);
     let expr = asked.params.required("query")?.to_owned();
     let lookback_ms = lookback_ms(&asked)?;
-    answer(&asked, MetricsQuery { expr, start_ms: at, end_ms: at, step_ms: 0, lookback_ms }).await
+    answer(
+        &asked,
+        MetricsQuery { expr, start_ms: at, end_ms: at, step_ms: 0, lookback_ms, whole_ms: None, shard: None },
+    )
+    .await
 }
 
 async fn query_range(asked: Asked) -> Answer {
@@ -179,7 +184,8 @@ async fn query_range(asked: Asked) -> Answer {
     }
     let expr = asked.params.required("query")?.to_owned();
     let lookback_ms = lookback_ms(&asked)?;
-    answer(&asked, MetricsQuery { expr, start_ms, end_ms, step_ms, lookback_ms }).await
+    answer(&asked, MetricsQuery { expr, start_ms, end_ms, step_ms, lookback_ms, whole_ms: None, shard: None })
+        .await
 }
 
 /// Reads every `match[]`; where `required`, at least one.
@@ -217,7 +223,6 @@ fn cut<T>(ctx: &QueryContext, mut list: Vec<T>, limit: usize) -> Vec<T> {
 
 async fn series(asked: Asked) -> Answer {
     let select = labels_select(&asked, true)?;
-    let _slot = asked.slot().await?;
     let found = asked.shared.metrics.series(&asked.ctx, &select).await?;
     let found = cut(&asked.ctx, found, select.limit);
     Ok(success(&asked.ctx, |out| json::list(out, &found, json::labels)))

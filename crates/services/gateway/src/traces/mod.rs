@@ -59,8 +59,7 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response =
-            (http_status(self.0.kind, Door::Read), self.0.message.into_owned()).into_response();
+        let mut response = (http_status(&self.0, Door::Read), self.0.message.into_owned()).into_response();
         if let Some(after) = self.0.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
@@ -136,7 +135,6 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
 async fn find(asked: &Asked, id: &str) -> Result<bytes::Bytes> {
     let id = trace_id(id)?;
     let (start, end) = range(asked)?;
-    let _slot = asked.slot().await?;
     let parts = asked.shared.traces.find(&asked.ctx, &id, start, end).await?;
     match parts.otlp.len() {
         0 => Err(Error::not_found(format!("trace {} was not found", hex::encode(id)))),
@@ -242,7 +240,6 @@ fn trace_search(asked: &Asked) -> Result<TraceSearch> {
 
 async fn search(asked: Asked) -> Answer {
     let search = trace_search(&asked)?;
-    let _slot = asked.slot().await?;
     // A trace may come again, more complete; at most the limit of each source.
     let mut found: HashMap<TraceId, TraceMatch> = HashMap::new();
     let mut matches = asked.shared.traces.search(&asked.ctx, &search).await?;
@@ -350,7 +347,6 @@ fn instant_question(asked: &Asked) -> Result<TracesMetricsQuery> {
 }
 
 async fn series(asked: &Asked, question: &TracesMetricsQuery) -> Result<Vec<SeriesSamples>> {
-    let _slot = asked.slot().await?;
     match asked.shared.query.traces(&asked.ctx, question).await? {
         QueryValue::Matrix(series) | QueryValue::Vector(series) => Ok(series),
         _ => Err(Error::internal("a TraceQL metrics query did not give series")),

@@ -260,7 +260,6 @@ fn found(asked: Asked) -> BoxStream<'static, Result<tempopb::SearchResponse, Err
     async_stream::try_stream! {
         let search = super::trace_search(&asked)?;
         let limit = if search.limit == 0 { TRACES_DEFAULT } else { search.limit };
-        let _slot = asked.slot().await?;
         let mut matches =
             asked.shared.traces.search(&asked.ctx, &search).await?.ready_chunks(TRACES_PER_MESSAGE_MAX);
         let mut told: HashSet<TraceId> = HashSet::new();

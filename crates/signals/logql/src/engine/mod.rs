@@ -7,20 +7,24 @@
 //! Windows are `(t - range, t]`, shifted back by the offset; steps are `start, start + step, .. <= end`.
 
 mod binary;
+mod parts;
 mod range;
 mod vector;
 
 #[cfg(test)]
 mod tests;
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use triptych_model::logs::{EntrySelect, LogEntry, LogsQuery, LogsValue};
+use futures::stream::BoxStream;
+use triptych_model::logs::{EntrySelect, LogEntry, LogSamples, LogsQuery, LogsValue, SampleSelect};
 use triptych_model::metrics::{QueryValue, Sample, SeriesSamples};
-use triptych_model::{Error, Labels, Result};
+use triptych_model::{Error, Labels, Result, Shard, span};
 use triptych_runtime::{QueryContext, Reservation};
 
 use crate::source::StreamSource;
+use crate::split::Sharded;
 use crate::syntax::ast::{Expr, LabelReplace, MetricExpr, VectorAgg, VectorOp};
 use crate::syntax::parser::parse;
 
@@ -120,6 +124,34 @@ impl Columns {
     }
 }
 
+impl Columns {
+    fn copied(&self, ctx: &QueryContext) -> Result<Self> {
+        Ok(Self { list: self.list.clone(), memory: ctx.reserve(self.memory.bytes())? })
+    }
+}
+
+/// Where there is nothing to read any more.
+struct Nowhere;
+
+#[async_trait]
+impl StreamSource for Nowhere {
+    async fn entries(
+        &self,
+        _: &QueryContext,
+        _: &EntrySelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogEntry>>>> {
+        Err(Error::internal("what is left of a sharded query reads no lines"))
+    }
+
+    async fn samples(
+        &self,
+        _: &QueryContext,
+        _: &SampleSelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
+        Err(Error::internal("what is left of a sharded query reads no lines"))
+    }
+}
+
 fn column_bytes(labels: &Labels, steps: usize) -> usize {
     size_of::<Column>() + labels.as_encoded().len() + steps * size_of::<Option<f64>>()
 }
@@ -130,6 +162,16 @@ pub(crate) struct Scope<'a> {
     pub ctx: &'a QueryContext,
     pub source: &'a dyn StreamSource,
     pub steps: Steps,
+    /// Only these streams.
+    pub shard: Option<Shard>,
+    /// What other queriers have evaluated.
+    pub given: &'a [(&'a MetricExpr, Columns)],
+}
+
+impl Scope<'_> {
+    fn given(&self, expr: &MetricExpr) -> Option<&Columns> {
+        self.given.iter().find(|(leaf, _)| std::ptr::eq(*leaf, expr)).map(|(_, columns)| columns)
+    }
 }
 
 impl Engine {
@@ -145,7 +187,11 @@ impl Engine {
         source: &dyn StreamSource,
         query: &LogsQuery,
     ) -> Result<LogsValue> {
-        match parse(&query.expr)? {
+        let expr = parse(&query.expr)?;
+        if query.shard.is_some() && !crate::split::is_part(&expr) {
+            return Err(Error::invalid("a shard of this expression cannot be merged with others"));
+        }
+        match expr {
             Expr::Log(log) => self.entries(ctx, source, query, log.to_string()).await.map(LogsValue::Entries),
             Expr::Metric(metric) => self.metric(ctx, source, query, &metric).await.map(LogsValue::Metric),
         }
@@ -196,8 +242,46 @@ impl Engine {
         expr: &MetricExpr,
     ) -> Result<QueryValue> {
         let steps = Steps::of(query, self.config.steps_max)?;
+        let scope = Scope { ctx, source, steps, shard: query.shard, given: &[] };
+        self.answer(scope, query, expr).await
+    }
+
+    /// Puts the answers of [`Sharded::parts`] together, in their order: evaluates the rest of the expression over them.
+    pub async fn merge(
+        &self,
+        ctx: &QueryContext,
+        query: &LogsQuery,
+        sharded: &Sharded,
+        answers: Vec<QueryValue>,
+    ) -> Result<QueryValue> {
+        let steps = Steps::of(query, self.config.steps_max)?;
+        let given = parts::gather(ctx, sharded, steps, answers)?;
+        let scope = Scope { ctx, source: &Nowhere, steps, shard: None, given: &given };
+        self.answer(scope, query, sharded.expr()).await
+    }
+
+    /// Puts the answers of [`spans`](crate::split::spans) together, in their order.
+    pub fn join(&self, answers: Vec<QueryValue>) -> Result<QueryValue> {
+        let joined = span::join(answers)?;
+        match &joined {
+            QueryValue::Matrix(series) => self.check_series(series.len()).map(|()| joined),
+            _ => Ok(joined),
+        }
+    }
+
+    fn check_series(&self, series: usize) -> Result<()> {
+        let max = self.config.series_max;
+        if max != 0 && series > max {
+            return Err(Error::exhausted(format!(
+                "maximum of series ({max}) reached for a single query: narrow the selector, or aggregate with sum, count or topk"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, scope: Scope<'_>, query: &LogsQuery, expr: &MetricExpr) -> Result<QueryValue> {
+        let steps = scope.steps;
         let instant = query.step_ns == 0;
-        let scope = Scope { ctx, source, steps };
         let mut columns = match eval(scope, expr).await? {
             Evaluated::Scalar(value) if instant => {
                 return Ok(QueryValue::Scalar(Sample { t_ms: ms(steps.start_ns), value }));
@@ -206,11 +290,9 @@ impl Engine {
             Evaluated::Columns(columns) => columns,
         };
         columns.list.retain(|c| c.values.iter().any(Option::is_some));
-        let max = self.config.series_max;
-        if max != 0 && columns.list.len() > max {
-            return Err(Error::exhausted(format!(
-                "maximum of series ({max}) reached for a single query: narrow the selector, or aggregate with sum, count or topk"
-            )));
+        // Of a shard more series may come than of the whole, where they are aggregated.
+        if query.shard.is_none() {
+            self.check_series(columns.list.len())?;
         }
         columns.list.sort_by(|a, b| a.labels.cmp(&b.labels));
         if instant && let Some(descending) = order_by_value(expr) {
@@ -272,6 +354,9 @@ fn constant(scope: Scope<'_>, value: f64) -> Result<Columns> {
 pub(crate) fn eval<'a>(scope: Scope<'a>, expr: &'a MetricExpr) -> BoxFuture<'a, Result<Evaluated>> {
     Box::pin(async move {
         scope.ctx.check()?;
+        if let Some(given) = scope.given(expr) {
+            return Ok(Evaluated::Columns(given.copied(scope.ctx)?));
+        }
         Ok(match expr {
             MetricExpr::Literal(value) => Evaluated::Scalar(*value),
             MetricExpr::VectorLiteral(value) => Evaluated::Columns(constant(scope, *value)?),
@@ -292,7 +377,9 @@ pub(crate) fn eval<'a>(scope: Scope<'a>, expr: &'a MetricExpr) -> BoxFuture<'a, 
 
 async fn vector_agg(scope: Scope<'_>, aggregation: &VectorAgg) -> Result<Columns> {
     let inner = match &aggregation.inner {
-        MetricExpr::Range(range) => range::eval(scope, range, Some(aggregation)).await?,
+        MetricExpr::Range(range) if scope.given(&aggregation.inner).is_none() => {
+            range::eval(scope, range, Some(aggregation)).await?
+        }
         other => columns_of(scope, eval(scope, other).await?)?,
     };
     vector::aggregate(scope, aggregation, inner)

@@ -10,15 +10,15 @@ use std::mem::size_of;
 use futures::StreamExt;
 use hashbrown::HashMap;
 use triptych_model::logs::SampleSelect;
-use triptych_model::{Error, Labels, MatchOp, Matcher, Result};
+use triptych_model::{Error, Labels, MatchOp, Matcher, Result, Shard};
 
 use super::{Columns, Scope, Steps};
 use crate::syntax::ast::{RangeAgg, RangeOp, VectorAgg, VectorOp};
 use crate::{ERROR_LABEL, PRESERVE_ERROR_LABEL};
 
 pub async fn eval(scope: Scope<'_>, range: &RangeAgg, outer: Option<&VectorAgg>) -> Result<Columns> {
-    let Scope { ctx, source, steps } = scope;
-    let select = select(range, outer, steps);
+    let Scope { ctx, source, steps, shard, .. } = scope;
+    let select = select(range, outer, steps, shard);
     let mut series: Vec<Folded> = Vec::new();
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut memory = ctx.reserve(0)?;
@@ -75,7 +75,7 @@ pub async fn eval(scope: Scope<'_>, range: &RangeAgg, outer: Option<&VectorAgg>)
 }
 
 /// The question to the source. A `sum` around an additive aggregation lets the leaf drop labels already.
-fn select(range: &RangeAgg, outer: Option<&VectorAgg>, steps: Steps) -> SampleSelect {
+fn select(range: &RangeAgg, outer: Option<&VectorAgg>, steps: Steps, shard: Option<Shard>) -> SampleSelect {
     let expr = match outer {
         Some(outer) if outer.op == VectorOp::Sum && range.op.is_additive() && range.grouping.is_none() => {
             match &outer.grouping {
@@ -94,6 +94,7 @@ fn select(range: &RangeAgg, outer: Option<&VectorAgg>, steps: Steps) -> SampleSe
             .saturating_sub(range.range_ns)
             .saturating_add(1),
         end_ns: last_ns.saturating_sub(range.offset_ns).saturating_add(1),
+        shard,
     }
 }
 

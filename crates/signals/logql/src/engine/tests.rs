@@ -84,6 +84,7 @@ async fn answer(source: &MemorySource, command: &str) -> String {
         step_ns,
         direction: Direction::Backward,
         limit: 0,
+        shard: None,
     };
     if let Some(rest) = expr.strip_prefix("forward ") {
         query.direction = Direction::Forward;
@@ -225,6 +226,7 @@ async fn memory_is_limited() {
         step_ns: 0,
         direction: Direction::Forward,
         limit: 0,
+        shard: None,
     };
     let engine = Engine::default();
     for expr in [r#"count_over_time({app=~".+"}[1m])"#, r#"{app=~".+"}"#] {
@@ -276,6 +278,7 @@ fn ask(expr: &str) -> LogsQuery {
         step_ns: 0,
         direction: Direction::Forward,
         limit: 25,
+        shard: None,
     }
 }
 

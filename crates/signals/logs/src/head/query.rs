@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use triptych_model::logs::{DetectedField, EntrySelect, LogEntry, LogSamples, SampleSelect};
-use triptych_model::{Matcher, Result};
+use triptych_model::{Matcher, Result, Shard};
 use triptych_runtime::QueryContext;
 
 use super::Head;
@@ -28,7 +28,7 @@ impl Head {
         let leaf = Arc::new(EntryLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
         let mut scan = EntryScan::new(ctx, leaf, range, select.direction, select.limit);
-        self.each_task(ctx, &matchers, range, |task| scan.push(task))?;
+        self.each_task(ctx, (&matchers, None), range, |task| scan.push(task))?;
         Ok(scan.into_stream())
     }
 
@@ -42,7 +42,7 @@ impl Head {
         let leaf = Arc::new(ExtractLeaf::compile(&select.expr)?);
         let matchers = leaf.matchers().to_vec();
         let mut scan = SampleScan::new(ctx, leaf, range);
-        self.each_task(ctx, &matchers, range, |task| scan.push(task))?;
+        self.each_task(ctx, (&matchers, select.shard), range, |task| scan.push(task))?;
         Ok(scan.into_stream())
     }
 
@@ -50,7 +50,7 @@ impl Head {
     fn each_task(
         &self,
         ctx: &QueryContext,
-        matchers: &[Matcher],
+        (matchers, shard): (&[Matcher], Option<Shard>),
         (start_ns, end_ns): (i64, i64),
         mut each: impl FnMut(BlockTask),
     ) -> Result<()> {
@@ -58,6 +58,9 @@ impl Head {
         for (i, stream) in self.select(std::slice::from_ref(&matchers.to_vec())).iter().enumerate() {
             if i % STREAMS_PER_CHECK == 0 {
                 ctx.check()?;
+            }
+            if shard.is_some_and(|shard| !shard.has_hash(stream.info.fingerprint)) {
+                continue;
             }
             stream.tasks(start_ns, end_ns, &mut each);
         }

@@ -320,7 +320,7 @@ impl Block {
         (encodings, batch_bytes): (Encodings, u64),
         keep: impl Send + Sync + Clone + 'static,
     ) -> BoxStream<'static, Result<SeriesChunks>> {
-        let range = (select.start_ms, select.end_ms);
+        let select = SeriesSelect { matchers: Vec::new(), ..*select };
         let skip_chunks = select.skip_chunks;
         let batch = if skip_chunks {
             RECORDS_BATCH
@@ -334,9 +334,10 @@ impl Block {
         stream::iter(batches)
             .map(move |ids| {
                 let (block, ctx, header, keep) = (block.clone(), ctx.clone(), header.clone(), keep.clone());
+                let select = select.clone();
                 async move {
                     let _keep = keep;
-                    block.series_batch(&ctx, &header, &ids, range, skip_chunks, encodings).await
+                    block.series_batch(&ctx, &header, &ids, &select, encodings).await
                 }
             })
             .buffered(BATCHES_AHEAD)
@@ -357,14 +358,13 @@ impl Block {
         ctx: &QueryContext,
         header: &IndexHeader,
         ids: &[u32],
-        range: (i64, i64),
-        skip_chunks: bool,
+        select: &SeriesSelect,
         encodings: Encodings,
     ) -> Result<(Vec<SeriesChunks>, triptych_runtime::Reservation)> {
         ctx.check()?;
-        let mut records = self.records(Some(ctx), header, ids, range).await?;
-        records.retain(|r| !r.chunks.is_empty());
-        if skip_chunks {
+        let mut records = self.records(Some(ctx), header, ids, (select.start_ms, select.end_ms)).await?;
+        records.retain(|r| !r.chunks.is_empty() && select.shard.is_none_or(|shard| shard.has(&r.labels)));
+        if select.skip_chunks {
             let series =
                 records.into_iter().map(|r| SeriesChunks { labels: r.labels, chunks: Vec::new() }).collect();
             return Ok((series, ctx.reserve(0)?));
@@ -529,8 +529,13 @@ impl Block {
     ) -> Result<BoxStream<'static, Result<SeriesChunks>>> {
         let header = self.header(None).await?;
         let ids = self.read_postings(None, &[header.all()]).await?.pop().unwrap_or_default();
-        let all =
-            SeriesSelect { matchers: Vec::new(), start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false };
+        let all = SeriesSelect {
+            matchers: Vec::new(),
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+            skip_chunks: false,
+            shard: None,
+        };
         Ok(self.series_stream(ctx, header, ids, &all, (Encodings::All, batch_bytes), ()))
     }
 

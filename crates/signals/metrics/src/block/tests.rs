@@ -66,7 +66,7 @@ fn caches() -> BlockCaches {
 }
 
 fn everything() -> SeriesSelect {
-    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false }
+    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false, shard: None }
 }
 
 fn samples_of(series: &SeriesChunks) -> Vec<(i64, f64)> {
@@ -259,7 +259,13 @@ async fn a_flushed_head_reads_the_same() {
         vec![m(NotRegex, "pod", "pod-0[01].*")],
     ] {
         for (start_ms, end_ms) in [(i64::MIN, i64::MAX), (1_600_000_100_000, 1_600_002_000_000)] {
-            let select = SeriesSelect { matchers: matchers.clone(), start_ms, end_ms, skip_chunks: false };
+            let select = SeriesSelect {
+                matchers: matchers.clone(),
+                start_ms,
+                end_ms,
+                skip_chunks: false,
+                shard: None,
+            };
             let expected: Vec<SeriesChunks> =
                 head.select(&ctx(), &select).unwrap().map(|s| s.unwrap()).collect().await;
             let mut streams = Vec::new();

@@ -35,6 +35,9 @@ impl Head {
             return Ok(stream::empty().boxed());
         }
         let mut found = self.find(ctx, &select.matchers)?;
+        if let Some(shard) = select.shard {
+            found.retain(|(labels, _)| shard.has(labels));
+        }
         let reservation = ctx.reserve(found.len() * size_of::<(Labels, Location)>())?;
         found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
 

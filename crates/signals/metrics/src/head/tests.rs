@@ -27,7 +27,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn everything() -> SeriesSelect {
-    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false }
+    SeriesSelect { matchers: vec![], start_ms: i64::MIN, end_ms: i64::MAX, skip_chunks: false, shard: None }
 }
 
 fn collect(head: &Head, select: &SeriesSelect) -> Vec<SeriesChunks> {

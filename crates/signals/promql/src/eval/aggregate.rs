@@ -23,6 +23,8 @@ pub(super) struct Aggregation<'a> {
     /// Sorted.
     pub labels: &'a [String],
     pub param_span: Span,
+    /// To be merged with other shards' answers, see `parts`.
+    pub partial: bool,
 }
 
 /// Finds groups by their labels. The key is the encoding of the group's label set: building it allocates nothing.
@@ -62,7 +64,7 @@ impl<'a> Groups<'a> {
 }
 
 /// What a group has gathered, per step.
-enum Gathered {
+pub(super) enum Gathered {
     Sum {
         sum: Vec<f64>,
         compensation: Vec<f64>,
@@ -83,7 +85,7 @@ enum Gathered {
 }
 
 impl Gathered {
-    fn new(op: AggregateOp, n: usize) -> Self {
+    pub fn new(op: AggregateOp, n: usize) -> Self {
         let absent = || vec![ABSENT; n];
         match op {
             AggregateOp::Avg => Gathered::Mean(vec![None; n]),
@@ -103,7 +105,7 @@ impl Gathered {
     }
 
     /// Bytes per step that the group holds.
-    fn step_bytes(op: AggregateOp) -> usize {
+    pub fn step_bytes(op: AggregateOp) -> usize {
         match op {
             AggregateOp::Avg => size_of::<Option<Mean>>(),
             AggregateOp::Min | AggregateOp::Max | AggregateOp::Count | AggregateOp::Group => 8,
@@ -112,7 +114,7 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, values: &[f64], held: &mut Reservation) -> Result<()> {
+    pub fn add(&mut self, values: &[f64], held: &mut Reservation) -> Result<()> {
         let present = values.iter().enumerate().filter(|(_, v)| !is_absent(**v));
         match self {
             Gathered::Sum { sum, compensation } => {
@@ -171,7 +173,7 @@ impl Gathered {
         Ok(())
     }
 
-    fn finish(self, param: Option<&ScalarColumn>) -> Vec<f64> {
+    pub fn finish(self, param: Option<&ScalarColumn>) -> Vec<f64> {
         match self {
             Gathered::Sum { mut sum, compensation } => {
                 for (sum, c) in sum.iter_mut().zip(compensation) {
@@ -250,9 +252,15 @@ impl Eval<'_> {
             group.add(&column.values, &mut held.reservation)?;
         }
         for (labels, drop_name, group) in gathered {
+            if how.partial && matches!(group, Gathered::Sum { .. } | Gathered::Mean(_)) {
+                super::parts::emit(&labels, group, &mut held)?;
+                continue;
+            }
             let values = group.finish(how.param.as_ref());
             held.columns.push(Column { labels, drop_name, values });
         }
+        // Not in the order of the series: which of equal groups a `topk` keeps must not depend on how the series were read.
+        held.columns.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(held.into_stream())
     }
 
@@ -292,6 +300,7 @@ impl Eval<'_> {
                 *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
             }
         }
+        held.columns.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(held.into_stream())
     }
 }

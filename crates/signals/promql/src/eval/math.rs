@@ -192,6 +192,11 @@ impl Mean {
         kahan_add(value / self.count, &mut self.value, &mut self.compensation);
     }
 
+    /// Sum and compensation; `None` after an overflow.
+    pub fn sum(&self) -> Option<(f64, f64)> {
+        (!self.running).then_some((self.value, self.compensation))
+    }
+
     pub fn get(&self) -> f64 {
         if self.running {
             self.value + self.compensation

@@ -12,19 +12,22 @@ pub(crate) mod join;
 pub(crate) mod labels;
 pub mod math;
 pub mod over_time;
+pub(crate) mod parts;
 pub(crate) mod rank;
 pub(crate) mod select;
 
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
-use triptych_model::{Error, Labels, Result};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples, SeriesSelect};
+use triptych_model::{Error, Labels, Result, Shard};
 use triptych_runtime::QueryContext;
 
-use crate::ast::{BinaryOp, Span};
+use crate::ast::{BinaryOp, Expr, Span};
 use crate::format::number_text;
 use crate::plan::{Plan, Scalar, Times, Vector, plan};
-use crate::source::SeriesSource;
+use crate::source::{SeriesSource, SeriesStream};
+use crate::split::Sharded;
 use column::{
     ABSENT, Column, ColumnStream, Held, ScalarColumn, Steps, hold, is_absent, merge_same, without_name,
 };
@@ -85,6 +88,57 @@ impl Engine {
         query: &MetricsQuery,
     ) -> Result<QueryValue> {
         let expr = crate::parser::parse(&query.expr)?;
+        if query.shard.is_some() && !crate::split::is_part(&expr) {
+            return Err(Error::invalid("a shard of this expression cannot be merged with others"));
+        }
+        let (mut plan, steps) = self.plan(&expr, query, &[])?;
+        if query.shard.is_some() {
+            plan.make_partial();
+        }
+        self.eval(ctx, source, query, &[]).answer(&plan, steps).await
+    }
+
+    /// How the query can be evaluated by `count` shards; `None` where it must stay whole. With delayed name removal everything does:
+    /// names go at the end of the whole.
+    pub fn shard(&self, query: &MetricsQuery, expr: &Expr, count: u32) -> Option<Sharded> {
+        if self.config.delayed_name_removal { None } else { Sharded::new(query, expr, count) }
+    }
+
+    /// Puts the answers of [`Sharded::parts`] together, in their order: evaluates the rest of the expression over them.
+    pub async fn merge(
+        &self,
+        ctx: &QueryContext,
+        query: &MetricsQuery,
+        sharded: &Sharded,
+        answers: Vec<QueryValue>,
+    ) -> Result<QueryValue> {
+        let spans: Vec<Span> = sharded.leaves().iter().map(|leaf| leaf.span).collect();
+        let (plan, steps) = self.plan(sharded.expr(), query, &spans)?;
+        let given = parts::gather(ctx, sharded, steps, answers)?;
+        self.eval(ctx, &Nowhere, query, &given).answer(&plan, steps).await
+    }
+
+    fn eval<'q>(
+        &self,
+        ctx: &'q QueryContext,
+        source: &'q dyn SeriesSource,
+        query: &'q MetricsQuery,
+        given: &'q [Held],
+    ) -> Eval<'q> {
+        Eval {
+            ctx,
+            source,
+            text: &query.expr,
+            lookback_ms: if query.lookback_ms > 0 { query.lookback_ms } else { self.config.lookback_ms },
+            delayed: self.config.delayed_name_removal,
+            instant: query.step_ms == 0,
+            shard: query.shard,
+            given,
+        }
+    }
+
+    /// Checks the question's times and plans it. What stands at `given` is not evaluated, but given.
+    fn plan(&self, expr: &Expr, query: &MetricsQuery, given: &[Span]) -> Result<(Plan, Steps)> {
         let instant = query.step_ms == 0;
         let end_ms = if instant { query.start_ms } else { query.end_ms };
         let span_ms = end_ms
@@ -112,22 +166,27 @@ impl Engine {
             step_ms: query.step_ms,
             count: if instant { 1 } else { (span_ms / query.step_ms) as usize + 1 },
         };
+        let (start_ms, end_ms) = query.whole_ms.unwrap_or((query.start_ms, end_ms));
+        if !time_is_sane(start_ms) || !time_is_sane(end_ms) {
+            return Err(Error::invalid("start or end time out of bounds"));
+        }
         let times = Times {
-            start_ms: query.start_ms,
+            start_ms,
             end_ms,
             step_ms: query.step_ms,
             subquery_step_ms: self.config.subquery_step_ms,
         };
-        let plan = plan(&expr, times)?;
-        let eval = Eval {
-            ctx,
-            source,
-            text: &query.expr,
-            lookback_ms: if query.lookback_ms > 0 { query.lookback_ms } else { self.config.lookback_ms },
-            delayed: self.config.delayed_name_removal,
-            instant,
-        };
-        eval.answer(&plan, steps).await
+        Ok((plan(expr, times, given)?, steps))
+    }
+}
+
+/// Where there is nothing to read any more.
+struct Nowhere;
+
+#[async_trait]
+impl SeriesSource for Nowhere {
+    async fn select(&self, _: &QueryContext, _: &SeriesSelect) -> Result<SeriesStream> {
+        Err(Error::internal("what is left of a sharded query reads no series"))
     }
 }
 
@@ -159,6 +218,10 @@ pub(crate) struct Eval<'q> {
     lookback_ms: i64,
     delayed: bool,
     instant: bool,
+    /// Only these series.
+    shard: Option<Shard>,
+    /// What other queriers have evaluated.
+    given: &'q [Held],
 }
 
 impl<'q> Eval<'q> {
@@ -302,6 +365,7 @@ impl<'q> Eval<'q> {
     /// stack of the largest.
     pub(crate) fn vector<'a>(&'a self, plan: &'a Vector, steps: Steps) -> Pending<'a> {
         match plan {
+            Vector::Given(at) => Box::pin(async move { self.given(*at) }),
             Vector::Nothing => Box::pin(async { Ok(futures::stream::empty().boxed()) }),
             Vector::Select { selector, timestamps } => Box::pin(async move {
                 let columns = self.select(selector, *timestamps, steps).await?;
@@ -339,14 +403,22 @@ impl<'q> Eval<'q> {
                 tokio::task::yield_now().await;
                 Ok(joined.into_stream())
             }),
-            Vector::Aggregate { op, arg, param, label, without, labels, param_span } => {
+            Vector::Aggregate { op, arg, param, label, without, labels, param_span, partial } => {
                 Box::pin(async move {
                     let param = match param {
                         Some(param) => Some(self.scalar(param, steps).await?),
                         None => None,
                     };
-                    let (without, param_span) = (*without, *param_span);
-                    let how = aggregate::Aggregation { op: *op, param, label, without, labels, param_span };
+                    let (without, param_span, partial) = (*without, *param_span, *partial);
+                    let how = aggregate::Aggregation {
+                        op: *op,
+                        param,
+                        label,
+                        without,
+                        labels,
+                        param_span,
+                        partial,
+                    };
                     self.aggregate(how, arg, steps).await
                 })
             }

@@ -45,6 +45,7 @@ impl Eval<'_> {
             start_ms: first.saturating_sub(selector.offset_ms).saturating_sub(before_ms).saturating_add(1),
             end_ms: last.saturating_sub(selector.offset_ms),
             skip_chunks: false,
+            shard: self.shard,
         };
         self.ctx.check()?;
         self.source.select(self.ctx, &select).await

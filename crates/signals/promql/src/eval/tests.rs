@@ -20,7 +20,7 @@ async fn check(script: &str) {
 }
 
 fn range(expr: &str, start_ms: i64, end_ms: i64, step_ms: i64) -> MetricsQuery {
-    MetricsQuery { expr: expr.into(), start_ms, end_ms, step_ms, lookback_ms: 0 }
+    MetricsQuery { expr: expr.into(), start_ms, end_ms, step_ms, lookback_ms: 0, whole_ms: None, shard: None }
 }
 
 fn instant(expr: &str, t_ms: i64) -> MetricsQuery {

@@ -46,6 +46,7 @@ impl SeriesSource for MemorySource {
             .series
             .iter()
             .filter(|(labels, _)| select.matchers.iter().all(|m| m.matches_labels(labels)))
+            .filter(|(labels, _)| select.shard.is_none_or(|shard| shard.has(labels)))
             .map(|(labels, samples)| {
                 let next = samples.partition_point(|s| s.t_ms < start_ms);
                 let end = samples.partition_point(|s| s.t_ms <= end_ms).max(next);

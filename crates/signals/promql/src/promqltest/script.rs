@@ -178,7 +178,15 @@ fn eval(lines: &[&str], first: usize) -> Result<Eval> {
         "range" => (time(&mut rest, "from")?, time(&mut rest, "to")?, time(&mut rest, "step")?),
         other => return Err(at(first, format!("expected `instant` or `range`, got {other:?}"))),
     };
-    let query = MetricsQuery { expr: rest.to_owned(), start_ms, end_ms, step_ms, lookback_ms: 0 };
+    let query = MetricsQuery {
+        expr: rest.to_owned(),
+        start_ms,
+        end_ms,
+        step_ms,
+        lookback_ms: 0,
+        whole_ms: None,
+        shard: None,
+    };
     let mut eval = Eval {
         line: first + 1,
         query,

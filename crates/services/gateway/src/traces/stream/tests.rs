@@ -70,7 +70,8 @@ async fn metrics() {
     assert_eq!(range[0].series[0].samples, [Sample { value: 2.0, timestamp_ms: 1000 }]);
     assert_eq!(range[0].series[0].labels[0].key, "service");
     assert_eq!(range[0].status(), PartialStatus::Complete);
-    let request = QueryInstantRequest { query: "damaged".into(), start: request.start, end: request.end };
+    let request =
+        QueryInstantRequest { query: "{ .damaged } | rate()".into(), start: request.start, end: request.end };
     let instant = all(client(false).metrics_query_instant(request).await).await.unwrap();
     assert_eq!(
         (instant[0].series[0].value, instant[0].status(), instant[0].message.as_str()),

@@ -1,0 +1,190 @@
+//! Which querier is asked, and what happens when it fails.
+//!
+//! The querier with the fewest outstanding sub-queries is asked. One that is not to be reached (`Unavailable`) is avoided for a
+//! while, and the sub-query goes to another, a few times, with growing pauses; a question that is over (deadline, cancelled) is
+//! nobody's fault and is not sent again. Every attempt is a part of the question ([`QueryContext::remote_part`]): only the report of
+//! the one that succeeded counts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::StreamExt;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use triptych_model::{Error, Kind, Result};
+use triptych_ring::Peers;
+use triptych_rpc::traits::Stream;
+use triptych_runtime::QueryContext;
+use triptych_runtime::random::random_u64;
+
+use super::Backend;
+use crate::telemetry;
+
+/// A sub-query is sent at most so often.
+const ATTEMPTS_MAX: usize = 3;
+/// The pause before the second attempt; doubled for each further one. Half of it is left to chance.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A querier that failed is asked last for so long.
+const AVOIDED: Duration = Duration::from_secs(10);
+/// With less time left, a failure is the deadline's: a querier's clock may be ahead of ours by as much.
+const DEADLINE_NEAR: Duration = Duration::from_millis(100);
+
+/// What is known of one querier.
+#[derive(Debug, Default)]
+struct Health {
+    outstanding: AtomicUsize,
+    avoided_until: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    fn is_avoided(&self) -> bool {
+        self.avoided_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// A sub-query that a querier is busy with.
+struct Outstanding(Arc<Health>);
+
+impl Outstanding {
+    fn new(health: &Arc<Health>) -> Self {
+        health.outstanding.fetch_add(1, Ordering::Relaxed);
+        Self(health.clone())
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The queriers, as the membership shows them.
+pub struct Queriers {
+    peers: Peers<Backend>,
+    health: Mutex<HashMap<Arc<str>, Arc<Health>>>,
+}
+
+struct Chosen {
+    name: Arc<str>,
+    backend: Backend,
+    outstanding: Outstanding,
+}
+
+impl Queriers {
+    pub fn new(peers: Peers<Backend>) -> Self {
+        Self { peers, health: Mutex::default() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.peers.borrow().len()
+    }
+
+    /// Asks one querier, and others where it fails.
+    pub async fn ask<T>(
+        &self,
+        ctx: &QueryContext,
+        memory_shares: usize,
+        question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<T>>,
+    ) -> Result<T> {
+        self.attempt(ctx, |backend, outstanding| {
+            let part = ctx.remote_part(memory_shares);
+            let asked = part.clone().map(|part| question(backend, part));
+            async move {
+                let (part, asked) = (part?, asked?);
+                let outcome = asked.await;
+                drop(outstanding);
+                // A failed attempt's report does not count: what it missed, another may have read.
+                let answer = outcome?;
+                ctx.add_part(&part)?;
+                Ok(answer)
+            }
+        })
+        .await
+    }
+
+    /// Opens a stream at one querier, and at others where that fails; a stream that breaks later ends with its error. It is
+    /// read with the question's own context.
+    pub async fn open<T: Send + 'static>(
+        &self,
+        ctx: &QueryContext,
+        question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
+    ) -> Result<Stream<T>> {
+        self.attempt(ctx, |backend, outstanding| {
+            let asked = question(backend, ctx.clone());
+            async move { Ok(asked.await?.inspect(move |_| _ = &outstanding).boxed()) }
+        })
+        .await
+    }
+
+    async fn attempt<T, F: Future<Output = Result<T>>>(
+        &self,
+        ctx: &QueryContext,
+        ask: impl Fn(Backend, Outstanding) -> F,
+    ) -> Result<T> {
+        let mut tried: Vec<Arc<str>> = Vec::new();
+        loop {
+            ctx.check()?;
+            let Chosen { name, backend, outstanding } = self.choose(&tried)?;
+            let health = outstanding.0.clone();
+            let asked = ask(backend, outstanding);
+            // The client's side of a call heeds the deadline too; this holds where there is no wire.
+            let outcome = tokio::select! {
+                biased;
+                () = ctx.cancelled() => return Err(Error::cancelled("query was cancelled")),
+                outcome = asked => outcome,
+            };
+            let error = match outcome {
+                Ok(answer) => {
+                    *health.avoided_until.lock() = None;
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            if error.kind != Kind::Unavailable || ctx.remaining() < DEADLINE_NEAR {
+                return Err(error);
+            }
+            *health.avoided_until.lock() = Some(Instant::now() + AVOIDED);
+            telemetry::querier_failures(name.to_string()).increment(1);
+            tried.push(name.clone());
+            if tried.len() >= ATTEMPTS_MAX {
+                return Err(error.context(format_args!("querier {name}, after {ATTEMPTS_MAX} attempts")));
+            }
+            tracing::debug!(querier = %name, %error, "a sub-query is sent to another querier");
+            tokio::time::sleep(pause(tried.len())).await;
+        }
+    }
+
+    /// Of those not tried yet the least busy, those that failed lately last; where all were tried, any.
+    fn choose(&self, tried: &[Arc<str>]) -> Result<Chosen> {
+        let peers = self.peers.borrow().clone();
+        let mut health = self.health.lock();
+        if health.len() > peers.len() {
+            health.retain(|name, _| peers.iter().any(|peer| peer.member.id == *name));
+        }
+        let known =
+            peers.iter().map(|peer| (peer, health.entry(peer.member.id.clone()).or_default().clone()));
+        let best = known.min_by_key(|(peer, health)| {
+            (tried.contains(&peer.member.id), health.is_avoided(), health.outstanding.load(Ordering::Relaxed))
+        });
+        let Some((peer, health)) = best else {
+            return Err(Error::unavailable("no querier is known").retry_after(AVOIDED));
+        };
+        Ok(Chosen {
+            name: peer.member.id.clone(),
+            backend: peer.service.clone(),
+            outstanding: Outstanding::new(&health),
+        })
+    }
+}
+
+/// Grows with the attempts, with a cap; gateways that failed together do not come back together.
+fn pause(attempts: usize) -> Duration {
+    let most = PAUSE.saturating_mul(1 << (attempts - 1).min(16)).min(PAUSE_MAX);
+    let chance = random_u64() as f64 / u64::MAX as f64;
+    most.mul_f64(0.5 + chance / 2.0)
+}

@@ -1,0 +1,284 @@
+//! Queriers that fail, hang and count; time stands still unless everybody waits.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use triptych_model::logs::{LogsQuery, LogsValue};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample};
+use triptych_model::traces::TracesMetricsQuery;
+use triptych_model::{Error, Kind, TenantId};
+use triptych_ring::{Member, Peer, peers};
+use triptych_runtime::QueryLimits;
+
+use super::*;
+use crate::tests::Fake;
+
+/// A querier whose answers wait for `gate` and fail with `fails` while there is one.
+struct Scripted {
+    gate: Semaphore,
+    fails: Mutex<Option<Error>>,
+    asked: AtomicUsize,
+    /// Tenants in the order in which they were asked for.
+    tenants: Mutex<Vec<String>>,
+}
+
+impl Scripted {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            fails: Mutex::default(),
+            asked: AtomicUsize::new(0),
+            tenants: Mutex::default(),
+        })
+    }
+
+    /// Answers nothing until [`Scripted::answer`].
+    fn hanging() -> Arc<Self> {
+        let querier = Self::new();
+        querier.gate.forget_permits(usize::MAX);
+        querier
+    }
+
+    fn answer(&self, questions: usize) {
+        self.gate.add_permits(questions);
+    }
+
+    fn fail(&self, error: Option<Error>) {
+        *self.fails.lock() = error;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Query for Scripted {
+    async fn metrics(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.tenants.lock().push(ctx.tenant().as_str().to_owned());
+        self.gate.acquire().await.unwrap().forget();
+        if let Some(error) = self.fails.lock().clone() {
+            ctx.missed("of an attempt that failed");
+            return Err(error);
+        }
+        ctx.add_rows(10)?;
+        Ok(QueryValue::Scalar(Sample { t_ms: query.start_ms, value: 1.0 }))
+    }
+    async fn logs(&self, _: &QueryContext, _: &LogsQuery) -> Result<LogsValue> {
+        Ok(LogsValue::Entries(vec![]))
+    }
+    async fn traces(&self, _: &QueryContext, _: &TracesMetricsQuery) -> Result<QueryValue> {
+        Ok(QueryValue::Matrix(vec![]))
+    }
+}
+
+fn peer(name: &str, query: Arc<dyn Query>) -> Peer<Backend> {
+    let fake = Arc::new(Fake::default());
+    let service = Backend { metrics: fake.clone(), logs: fake.clone(), traces: fake, query };
+    Peer { member: Arc::new(Member::new(name, "", "")), service }
+}
+
+const SETTINGS: Settings = Settings {
+    running_per_querier_max: 100,
+    tenant_share_percent: 100,
+    queued_per_tenant_max: 100,
+    subqueries_per_request_max: 8,
+    split_interval: Duration::ZERO,
+    shards: 1,
+};
+
+fn front(settings: Settings, queriers: &[Arc<Scripted>]) -> Front {
+    let peers = queriers.iter().enumerate().map(|(i, q)| peer(&format!("querier-{i}"), q.clone()));
+    Front::new(settings, peers::fixed(peers), Engines::default())
+}
+
+fn context(tenant: &str) -> QueryContext {
+    QueryContext::unlimited(TenantId::new(tenant).unwrap())
+}
+
+fn up() -> MetricsQuery {
+    MetricsQuery {
+        expr: "up".into(),
+        start_ms: 1,
+        end_ms: 1,
+        step_ms: 0,
+        lookback_ms: 0,
+        whole_ms: None,
+        shard: None,
+    }
+}
+
+/// Asks in a task of its own, and lets it come as far as it can.
+async fn ask(front: &Front, ctx: &QueryContext) -> tokio::task::JoinHandle<Result<QueryValue>> {
+    let (front, ctx) = (front.clone(), ctx.clone());
+    let task = tokio::spawn(async move { Query::metrics(&front, &ctx, &up()).await });
+    settle().await;
+    task
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_busy_querier_is_asked() {
+    let queriers = [Scripted::hanging(), Scripted::hanging(), Scripted::hanging()];
+    let front = front(SETTINGS, &queriers);
+    let mut tasks = Vec::new();
+    for _ in 0..6 {
+        tasks.push(ask(&front, &context("a")).await);
+    }
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [2, 2, 2]);
+    // Where two are done, the next two go.
+    queriers[1].answer(2);
+    settle().await;
+    tasks.push(ask(&front, &context("a")).await);
+    tasks.push(ask(&front, &context("a")).await);
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [2, 4, 2]);
+    queriers.iter().for_each(|q| q.answer(10));
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_querier_answers_for_one_that_fails() {
+    let queriers = [Scripted::new(), Scripted::new()];
+    let front = front(SETTINGS, &queriers);
+    queriers[0].fail(Some(Error::unavailable("connection refused")));
+    let ctx = context("a");
+    Query::metrics(&front, &ctx, &up()).await.unwrap();
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [1, 1]);
+    assert_eq!(
+        (ctx.report().missed.len(), ctx.report().rows),
+        (0, 10),
+        "of the failed attempt nothing counts"
+    );
+    // It is well again, but that is not known before it is asked again.
+    queriers[0].fail(None);
+    for _ in 0..5 {
+        Query::metrics(&front, &ctx, &up()).await.unwrap();
+    }
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [1, 6]);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    Query::metrics(&front, &ctx, &up()).await.unwrap();
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [2, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_bounded_and_only_of_what_may_help() {
+    let check = async |error: Error, attempts: usize| {
+        let queriers = [Scripted::new(), Scripted::new()];
+        let front = front(SETTINGS, &queriers);
+        queriers.iter().for_each(|q| q.fail(Some(error.clone())));
+        let e = Query::metrics(&front, &context("a"), &up()).await.unwrap_err();
+        assert_eq!((e.kind, queriers[0].asked() + queriers[1].asked()), (error.kind, attempts), "{e}");
+        e.to_string()
+    };
+    let text = check(Error::unavailable("refused"), 3).await;
+    assert!(text.ends_with(", after 3 attempts: refused"), "{text}");
+    for kind in [Kind::Invalid, Kind::Exhausted, Kind::Cancelled, Kind::Damaged, Kind::Internal] {
+        assert_eq!(check(Error::new(kind, "no"), 1).await, "no");
+    }
+    // Nobody can answer within no time.
+    let queriers = [Scripted::new(), Scripted::new()];
+    queriers.iter().for_each(|q| q.fail(Some(Error::unavailable("query timed out"))));
+    let limits = QueryLimits { timeout: Duration::from_millis(90), ..QueryLimits::default() };
+    let late = QueryContext::new(TenantId::single(), limits);
+    let e = Query::metrics(&front(SETTINGS, &queriers), &late, &up()).await.unwrap_err();
+    assert_eq!((e.to_string().as_str(), queriers[0].asked() + queriers[1].asked()), ("query timed out", 1));
+    let e = Query::metrics(&front(SETTINGS, &[]), &context("a"), &up()).await.unwrap_err();
+    assert_eq!((e.kind, e.to_string().as_str()), (Kind::Unavailable, "no querier is known"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_take_turns() {
+    let querier = Scripted::hanging();
+    let one = Settings { running_per_querier_max: 1, ..SETTINGS };
+    let front = front(one, std::slice::from_ref(&querier));
+    let mut tasks = Vec::new();
+    for tenant in ["a", "a", "a", "a", "b", "b", "c"] {
+        tasks.push(ask(&front, &context(tenant)).await);
+    }
+    assert_eq!(querier.asked(), 1);
+    querier.answer(7);
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(*querier.tenants.lock(), ["a", "a", "b", "c", "a", "b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_does_not_take_all_places() {
+    let querier = Scripted::hanging();
+    let half = Settings { running_per_querier_max: 4, tenant_share_percent: 50, ..SETTINGS };
+    let front = front(half, std::slice::from_ref(&querier));
+    let mut tasks = Vec::new();
+    for tenant in ["a", "a", "a", "a", "a", "b"] {
+        tasks.push(ask(&front, &context(tenant)).await);
+    }
+    assert_eq!(*querier.tenants.lock(), ["a", "a", "b"]);
+    querier.answer(6);
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_with_numbers() {
+    let querier = Scripted::hanging();
+    let small = Settings { running_per_querier_max: 1, queued_per_tenant_max: 2, ..SETTINGS };
+    let front = front(small, std::slice::from_ref(&querier));
+    let ctx = context("a");
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        tasks.push(ask(&front, &ctx).await);
+    }
+    let refused = Query::metrics(&front, &context("a"), &up()).await.unwrap_err();
+    assert_eq!((refused.kind, refused.retry_after), (Kind::Exhausted, Some(Duration::from_secs(5))));
+    assert_eq!(
+        refused.to_string(),
+        "too many queries: 2 of this tenant wait already, the limit is 2; 1 run, 1 of all tenants"
+    );
+    let response = axum::response::IntoResponse::into_response(crate::logs::Problem::from(refused));
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["retry-after"]),
+        (429, &"5".parse().unwrap())
+    );
+    // Others have a queue of their own.
+    tasks.push(ask(&front, &context("b")).await);
+    // Who goes away, or is cancelled, leaves room.
+    tasks.remove(1).abort();
+    settle().await;
+    tasks.push(ask(&front, &context("a")).await);
+    ctx.cancel();
+    for task in [tasks.remove(0), tasks.remove(0)] {
+        assert_eq!(task.await.unwrap().unwrap_err().kind, Kind::Cancelled);
+    }
+    querier.answer(2);
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(*querier.tenants.lock(), ["a", "b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_at_the_deadline() {
+    let querier = Scripted::hanging();
+    let one = Settings { running_per_querier_max: 1, ..SETTINGS };
+    let front = front(one, std::slice::from_ref(&querier));
+    let running = ask(&front, &context("a")).await;
+    let limits = QueryLimits { timeout: Duration::from_secs(30), ..QueryLimits::default() };
+    let late = QueryContext::new(TenantId::single(), limits);
+    let e = Query::metrics(&front, &late, &up()).await.unwrap_err();
+    assert!(e.kind == Kind::Unavailable && e.to_string().contains("waited"), "{e}");
+    querier.answer(1);
+    running.await.unwrap().unwrap();
+    assert_eq!(querier.asked(), 1);
+}

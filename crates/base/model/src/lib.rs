@@ -13,7 +13,7 @@
 //! | [`batch`] | write batches: decoded once at the door, the same bytes on the wire and in the WAL |
 //! | [`shard`], [`span`] | a part of all series or streams; a part of a query's time |
 //! | [`push`] | what became of a write |
-//! | [`share`] | which of several who could answer a question answers for what |
+//! | [`share`] | who else is asked the same question |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
 //! | [`telemetry`] | how a crate declares its own metrics |
 

@@ -9,6 +9,7 @@
 //! | [`placement`] | hash -> shard -> replica set; shuffle sharding |
 //! | [`coverage`] | which failures a read survives |
 //! | [`peers`] | members with a way to reach them, exchanged as a whole |
+//! | [`gossip`] | membership: the only module with I/O |
 //!
 //! # Words
 //! A *member* is one process of one role. A *zone* is what may fail together; members that name none are zones of their own. A
@@ -26,11 +27,13 @@
 //! views: a write counts zones that took it, a read counts zones that answered whole, and two quorums of zones meet.
 
 pub mod coverage;
+pub mod gossip;
 pub mod member;
 pub mod peers;
 pub mod placement;
 
 pub use coverage::Coverage;
+pub use gossip::{Gossip, GossipConfig, Members, Myself};
 pub use member::{Member, MemberState};
 pub use peers::{Peer, Peers};
 pub use placement::{Placement, ReplicaSet, Replication, SHARDS};

@@ -130,11 +130,6 @@ impl QueryContext {
         self.1.as_ref()
     }
 
-    /// Whether the one who is asked is to answer for what is stored under `key` (see [`Share::owns`]).
-    pub fn owns(&self, key: &[u8]) -> bool {
-        self.1.as_ref().is_none_or(|share| share.owns(key))
-    }
-
     /// With default limits, for tests and small internal reads.
     pub fn unlimited(tenant: TenantId) -> Self {
         Self::new(tenant, QueryLimits::default())

@@ -70,7 +70,7 @@ impl Fan {
         Task(self.pool.spawn(work.in_current_span()))
     }
 
-    /// The answers of the sources that gave one. Asks again where the bucket can be divided among other store-gateways.
+    /// The answers of the sources that gave one. Asks again where another store-gateway can stand in for one that failed.
     pub async fn ask<S, T>(
         &self,
         ctx: &QueryContext,
@@ -143,7 +143,7 @@ impl Fan {
         let mut attempts = ATTEMPTS_MAX;
         loop {
             attempts -= 1;
-            let asked = pool.now();
+            let asked = pool.now(ctx.tenant());
             let failures = Failures::new(self.signal, ctx, &asked, attempts > 0)?;
             let answers = in_time(ctx, self.ask_each(asked.sources, &failures, &question)).await;
             // The last attempt leaves nothing to be asked again.
@@ -246,7 +246,7 @@ struct Failures {
     signal: Signal,
     ctx: QueryContext,
     sources: usize,
-    /// Store-gateways that are asked.
+    /// Store-gateways that could be asked.
     gateways: usize,
     avoided: Arc<Avoided>,
     lost: Mutex<Lost>,
@@ -297,7 +297,7 @@ impl Failures {
             signal,
             ctx: ctx.clone(),
             sources: asked.sources.len(),
-            gateways: asked.sources.iter().filter(|source| source.zone.is_none()).count(),
+            gateways: asked.gateways,
             avoided: asked.avoided.clone(),
             lost: Mutex::new(lost),
         }))

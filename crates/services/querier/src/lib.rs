@@ -15,8 +15,8 @@
 //!
 //! - *ingesters*: an acknowledged item is in a quorum of zones. As long as fewer zones than that are incomplete, the answer is whole
 //!   ([`triptych_ring::Coverage`]); beyond it the failures are named in the query's report ([`QueryContext::missed`]);
-//! - *store-gateways* divide the bucket between them ([`triptych_model::Share`]). When one fails the question is asked again, twice at
-//!   most, of the others; only what then still fails is missed.
+//! - *store-gateways* can each answer for the whole bucket; one is asked. When it fails the question is asked again, twice at most, of
+//!   another one; only what then still fails is missed.
 //!
 //! The query fails when every source has failed (with the first error), and at once when the question is wrong (`Invalid`), a
 //! limit of the query is spent (`Exhausted`), or the query was cancelled or is too late.
@@ -26,7 +26,7 @@
 //!
 //! **Memory**: what the engines and merges reserve from the query's budget; per source a hand-over of two batches.
 //!
-//! Known holes: figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
+//! Known holes: a question is answered by one store-gateway, whatever the number of blocks; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
 //! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
 //! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
 
@@ -205,7 +205,7 @@ impl Languages {
     }
 }
 
-/// Runs a query, and again when a store-gateway failed under it half way: then the bucket is divided among the others. What the query
+/// Runs a query, and again when a store-gateway failed under it half way: then another one is asked. What the query
 /// read in vain counts.
 async fn made_whole<T, F: Future<Output = Result<T>>>(
     ctx: &QueryContext,

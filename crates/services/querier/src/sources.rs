@@ -1,8 +1,8 @@
-//! Who is asked: every ingester that may hold data, and every store-gateway, as the ring shows them when a question begins.
+//! Who is asked: every ingester that may hold data, and one store-gateway, as the ring shows them when a question begins.
 //!
-//! Each is told who else is asked ([`Share`]): store-gateways divide the bucket between them by it, an ingester refuses when it
-//! knows a living member of its zone that is not on the list. A store-gateway that failed is not asked for a while, so the
-//! question can be asked again with the bucket divided among the others.
+//! Each ingester is told who else is asked ([`Share`]): it refuses when it knows a living member of its zone that is not on the list.
+//! Every store-gateway can answer for the whole bucket; a tenant has one of its own (rendezvous hashing), so that caches stay warm.
+//! One that failed is not asked for a while, so the question can be asked again of the next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use triptych_model::Share;
+use triptych_model::{Share, TenantId};
 use triptych_ring::{Coverage, Member, MemberState, Peer, Peers, Replication};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// How long a store-gateway that failed is left alone, as long as there is another one.
 const AVOID: Duration = Duration::from_secs(5);
@@ -60,6 +61,8 @@ pub(crate) struct Asked<S: ?Sized> {
     pub dead: Vec<String>,
     /// There are store-gateways, and none of them serves.
     pub is_without_bucket: bool,
+    /// Store-gateways that serve; one of them is asked.
+    pub gateways: usize,
     pub avoided: Arc<Avoided>,
 }
 
@@ -108,8 +111,8 @@ impl<S: ?Sized> Pool<S> {
         self.sources.replication
     }
 
-    /// Whom to ask now.
-    pub fn now(&self) -> Asked<S> {
+    /// Whom to ask now, for a tenant.
+    pub fn now(&self, tenant: &TenantId) -> Asked<S> {
         let ingesters = self.sources.ingesters.borrow().clone();
         let members = || ingesters.iter().map(|peer| &*peer.member);
         let mut coverage = Coverage::new(self.sources.replication, members());
@@ -126,14 +129,20 @@ impl<S: ?Sized> Pool<S> {
         let serving: Vec<&Peer<Stores>> =
             gateways.iter().filter(|p| p.member.is_alive && p.member.state == MemberState::Active).collect();
         let avoided = self.avoided.names();
-        let mut asked: Vec<&Peer<Stores>> =
-            serving.iter().copied().filter(|p| !avoided.contains(&p.member.id)).collect();
-        if asked.is_empty() {
-            asked = serving;
+        let members: Vec<&Arc<str>> = serving.iter().map(|peer| &peer.member.id).collect();
+        let healthy = |at: &usize| !avoided.contains(members[*at]);
+        let ranked = ranked(tenant, &members);
+        let first = ranked.iter().copied().find(healthy).or(ranked.first().copied());
+        sources.extend(self.divide(first.into_iter().map(|at| serving[at]), |_| None));
+        let is_without_bucket = first.is_none() && !gateways.is_empty();
+        Asked {
+            sources,
+            coverage,
+            dead,
+            is_without_bucket,
+            gateways: serving.len(),
+            avoided: self.avoided.clone(),
         }
-        let is_without_bucket = asked.is_empty() && !gateways.is_empty();
-        sources.extend(self.divide(asked.into_iter(), |_| None));
-        Asked { sources, coverage, dead, is_without_bucket, avoided: self.avoided.clone() }
     }
 
     fn divide<'a>(
@@ -158,4 +167,15 @@ impl<S: ?Sized> Pool<S> {
     pub fn failures(&self) -> u64 {
         self.avoided.failures.load(Ordering::Acquire)
     }
+}
+
+/// Positions of `members`, the tenant's own first.
+fn ranked(tenant: &TenantId, members: &[&Arc<str>]) -> Vec<usize> {
+    let rank = |at: &usize| {
+        let member = xxh3_64(members[*at].as_bytes());
+        (xxh3_64_with_seed(tenant.as_str().as_bytes(), member), members[*at])
+    };
+    let mut ranked: Vec<usize> = (0..members.len()).collect();
+    ranked.sort_by(|a, b| rank(b).cmp(&rank(a)));
+    ranked
 }

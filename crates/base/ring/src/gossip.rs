@@ -1,0 +1,296 @@
+//! Membership by gossip: everybody tells everybody, nobody is in charge.
+//!
+//! Every process gossips (chitchat: scuttlebutt over UDP, a phi-accrual failure detector) what others have to know of it: role, zone,
+//! address, state, and which members of its own role and zone it knows. A process that restarts is the same member with a later
+//! incarnation. One that died stays a member that does not answer until it is forgotten ([`GossipConfig::forget_after`]): until
+//! then reads count what it may hold as missing.
+//!
+//! **Views** lag by a few gossip intervals, and by as long as a partition lasts; see the crate's docs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::transport::UdpTransport;
+use chitchat::{
+    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, ProtocolVersion,
+    spawn_chitchat,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use triptych_model::{Error, Result};
+
+use crate::{Member, MemberState};
+
+const ROLE: &str = "role";
+const ZONE: &str = "zone";
+const ADDRESS: &str = "address";
+const STATE: &str = "state";
+const KNOWS: &str = "knows";
+
+/// Looks at what chitchat knows this often in a gossip interval.
+const LOOKS_PER_INTERVAL: u32 = 2;
+
+/// Who the others are, and what this process is to them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GossipConfig {
+    /// Where others are found in the beginning: `host:port` of some members' `listen`, or a DNS name that resolves to all of them. Empty:
+    /// no gossip; what does not run in this process is reached at `peers`.
+    pub seeds: Vec<String>,
+    /// UDP address for gossip.
+    pub listen: String,
+    /// UDP address at which the others reach this process; empty: `listen`.
+    pub advertise: String,
+    /// What fails together with this process: a zone, a rack, a host. Empty: this process alone.
+    pub zone: String,
+    /// Zones that keep each item. Writes are acknowledged by more than half of them.
+    pub replication_factor: usize,
+    /// Pause between two rounds of gossip.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub interval: Duration,
+    /// A member that died is forgotten after this time; by then the bucket must have what it held, through its replicas. Keep it well above
+    /// `ingester.*.age_max`.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub forget_after: Duration,
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            seeds: Vec::new(),
+            listen: "127.0.0.1:7946".to_owned(),
+            advertise: String::new(),
+            zone: String::new(),
+            replication_factor: 3,
+            interval: Duration::from_secs(1),
+            forget_after: Duration::from_secs(6 * 3600),
+        }
+    }
+}
+
+/// What the others are told of this process.
+#[derive(Debug, Clone)]
+pub struct Myself {
+    pub role: &'static str,
+    /// Unique within the role, the same after a restart.
+    pub id: String,
+    /// `host:port` of the internal services; empty where there are none.
+    pub address: String,
+    /// Nanoseconds since the epoch.
+    pub started_ns: i64,
+}
+
+/// All members of a role, ascending by id.
+pub type Members = watch::Receiver<Arc<[Arc<Member>]>>;
+
+/// Membership of this process. Clones are the same.
+#[derive(Clone)]
+pub struct Gossip(Arc<Inner>);
+
+struct Inner {
+    myself: Myself,
+    zone: String,
+    interval: Duration,
+    handle: ChitchatHandle,
+    roles: watch::Sender<Arc<Roles>>,
+}
+
+type Roles = BTreeMap<String, Arc<[Arc<Member>]>>;
+
+impl GossipConfig {
+    /// Whether there is anybody to gossip with.
+    pub fn is_on(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
+    /// Joins the others; the state is [`MemberState::Joining`].
+    pub async fn start(&self, myself: Myself) -> Result<Gossip> {
+        let address = |name: &str, text: &str| {
+            text.parse::<SocketAddr>().map_err(|e| {
+                Error::invalid(format!("membership.{name} {text:?}: {e}; it is written IP:PORT"))
+            })
+        };
+        let listen = address("listen", &self.listen)?;
+        let advertise = match &*self.advertise {
+            "" => listen,
+            text => address("advertise", text)?,
+        };
+        let node = format!("{}/{}", myself.role, myself.id);
+        let failure_detector_config = FailureDetectorConfig {
+            initial_interval: self.interval,
+            max_interval: self.interval * 5,
+            dead_node_grace_period: self.forget_after,
+            ..FailureDetectorConfig::default()
+        };
+        let config = ChitchatConfig {
+            chitchat_id: ChitchatId::new(node, myself.started_ns.max(0) as u64, advertise),
+            cluster_id: "triptych".to_owned(),
+            gossip_interval: self.interval,
+            listen_addr: listen,
+            seed_nodes: self.seeds.clone(),
+            failure_detector_config,
+            marked_for_deletion_grace_period: self.forget_after,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+            protocol_version: ProtocolVersion::V0,
+        };
+        let zone = if self.zone.is_empty() { myself.id.clone() } else { self.zone.clone() };
+        let told = [
+            (ROLE, myself.role.to_owned()),
+            (ZONE, zone.clone()),
+            (ADDRESS, myself.address.clone()),
+            (STATE, MemberState::Joining.as_str().to_owned()),
+        ];
+        let told = told.map(|(key, value)| (key.to_owned(), value)).to_vec();
+        let handle = spawn_chitchat(config, told, &UdpTransport)
+            .await
+            .map_err(|e| Error::unavailable(format!("gossip on {listen}: {e:#}")))?;
+        let inner = Inner {
+            myself,
+            zone,
+            interval: self.interval,
+            handle,
+            roles: watch::Sender::new(Arc::default()),
+        };
+        let gossip = Gossip(Arc::new(inner));
+        gossip.look().await;
+        Ok(gossip)
+    }
+}
+
+impl Gossip {
+    /// The zone of this process.
+    pub fn zone(&self) -> &str {
+        &self.0.zone
+    }
+
+    /// Keeps the views current, for ever.
+    pub async fn run(&self) {
+        let mut pause = tokio::time::interval(self.0.interval / LOOKS_PER_INTERVAL);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pause.tick().await;
+            self.look().await;
+        }
+    }
+
+    /// Tells the others a new state of this process.
+    pub async fn set_state(&self, state: MemberState) {
+        let set = |chitchat: &mut chitchat::Chitchat| {
+            chitchat.self_node_state().set(STATE, state.as_str());
+        };
+        self.0.handle.with_chitchat(set).await;
+        self.look().await;
+    }
+
+    /// Time after which what was told is known to those who can be reached, about.
+    pub fn settle_time(&self) -> Duration {
+        self.0.interval * 3
+    }
+
+    /// All roles and their members, as they are now.
+    pub fn roles(&self) -> Arc<Roles> {
+        self.0.roles.borrow().clone()
+    }
+
+    /// The members of a role, whenever they change.
+    pub fn members(&self, role: &'static str) -> Members {
+        let mut roles = self.0.roles.subscribe();
+        let of = move |roles: &Roles| roles.get(role).cloned().unwrap_or_default();
+        let (sender, members) = watch::channel(of(&roles.borrow_and_update()));
+        tokio::spawn(async move {
+            while roles.changed().await.is_ok() {
+                let now = of(&roles.borrow_and_update());
+                let replace = |before: &mut Arc<[Arc<Member>]>| {
+                    let differs = **before != *now;
+                    if differs {
+                        *before = now;
+                    }
+                    differs
+                };
+                sender.send_if_modified(replace);
+                if sender.is_closed() {
+                    break;
+                }
+            }
+        });
+        members
+    }
+
+    /// Whether every living member of this role and zone has said that it knows this process. Only then may it take writes: whoever
+    /// knows any member of the zone learns of all of them when it asks.
+    pub async fn is_known(&self) -> bool {
+        let Myself { role, id, .. } = &self.0.myself;
+        let check = |chitchat: &mut chitchat::Chitchat| {
+            let own = chitchat.self_chitchat_id().clone();
+            chitchat.live_nodes().filter(|node| **node != own).all(|node| {
+                let Some(state) = chitchat.node_state(node) else { return true };
+                let same = state.get(ROLE) == Some(role) && state.get(ZONE) == Some(&self.0.zone);
+                let is_gone = state.get(STATE) == Some(MemberState::Gone.as_str());
+                !same || is_gone || state.get(KNOWS).unwrap_or_default().split(',').any(|known| known == id)
+            })
+        };
+        self.0.handle.with_chitchat(check).await
+    }
+
+    async fn look(&self) {
+        let roles = self.0.handle.with_chitchat(|chitchat| self.view(chitchat)).await;
+        self.0.roles.send_if_modified(|before| {
+            let differs = **before != roles;
+            if differs {
+                *before = Arc::new(roles);
+            }
+            differs
+        });
+    }
+
+    /// What chitchat knows, as members; tells the others whom this process knows of its own zone.
+    fn view(&self, chitchat: &mut chitchat::Chitchat) -> Roles {
+        let alive: Vec<ChitchatId> = chitchat.live_nodes().cloned().collect();
+        let mut latest: BTreeMap<(String, String), Member> = BTreeMap::new();
+        for (node, state) in chitchat.node_states() {
+            let Some((role, member)) = member(node, state, alive.contains(node)) else { continue };
+            let key = (role, member.id.to_string());
+            // A restart: the earlier incarnation is the same member.
+            if latest.get(&key).is_none_or(|known| known.incarnation < member.incarnation) {
+                latest.insert(key, member);
+            }
+        }
+        let mine = |(role, _): &(String, String), member: &Member| {
+            role == self.0.myself.role && *member.zone == *self.0.zone && member.holds_data()
+        };
+        let known: Vec<&str> =
+            latest.iter().filter(|(key, member)| mine(key, member)).map(|(_, member)| &*member.id).collect();
+        let known = known.join(",");
+        if chitchat.self_node_state().get(KNOWS) != Some(&known) {
+            chitchat.self_node_state().set(KNOWS, known);
+        }
+        let mut roles: BTreeMap<String, Vec<Arc<Member>>> = BTreeMap::new();
+        for ((role, _), member) in latest {
+            roles.entry(role).or_default().push(Arc::new(member));
+        }
+        roles.into_iter().map(|(role, members)| (role, members.into())).collect()
+    }
+}
+
+/// `None`: what it tells is not (yet) what a member tells.
+fn member(node: &ChitchatId, state: &NodeState, is_alive: bool) -> Option<(String, Member)> {
+    let (role, id) = node.node_id.split_once('/')?;
+    let member = Member {
+        id: id.into(),
+        zone: state.get(ZONE)?.into(),
+        address: state.get(ADDRESS)?.into(),
+        state: MemberState::parse(state.get(STATE)?)?,
+        incarnation: node.generation_id as i64,
+        is_alive,
+    };
+    Some((role.to_owned(), member))
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use axum::{Json, http::StatusCode, http::header};
 use serde_json::json;
 use triptych_compactor::Compactor;
 use triptych_ingester::Ingester;
+use triptych_ring::{Gossip, Member, MemberState};
 use triptych_store_gateway::StoreGateway;
 
 type Checks = Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)>;
@@ -22,6 +23,7 @@ pub struct Admin {
     pub ingester: Option<Ingester>,
     pub store_gateway: Option<Arc<StoreGateway>>,
     pub compactor: Option<Compactor>,
+    pub gossip: Option<Gossip>,
 }
 
 pub fn routes(admin: Arc<Admin>) -> Router {
@@ -32,8 +34,11 @@ pub fn routes(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/api/ours/roles", get(roles))
+        .route("/api/ours/ring", get(ring))
+        .route("/ring", get(ring_page))
         .route("/-/flush", post(flush))
         .route("/-/compact", post(compact))
+        .route("/-/leave", post(leave))
         .with_state(admin)
 }
 
@@ -70,6 +75,41 @@ async fn roles(State(admin): State<Arc<Admin>>) -> Response {
     Json(json!({"version": env!("CARGO_PKG_VERSION"), "roles": roles})).into_response()
 }
 
+/// The members as this process sees them; none where it is alone.
+async fn ring(State(admin): State<Arc<Admin>>) -> Response {
+    let roles = admin.gossip.as_ref().map(Gossip::roles).unwrap_or_default();
+    let member = |m: &Arc<Member>| {
+        json!({"id": m.id, "zone": m.zone, "address": m.address, "state": m.state.as_str(),
+            "alive": m.is_alive, "startedNs": m.incarnation.to_string()})
+    };
+    let shown: serde_json::Map<String, serde_json::Value> =
+        roles.iter().map(|(role, all)| (role.clone(), all.iter().map(member).collect())).collect();
+    Json(shown).into_response()
+}
+
+/// The same for people.
+async fn ring_page(State(admin): State<Arc<Admin>>) -> Response {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let roles = admin.gossip.as_ref().map(Gossip::roles).unwrap_or_default();
+    let mut rows = String::new();
+    for (role, members) in roles.iter() {
+        for m in members.iter() {
+            let alive = if m.is_alive { "yes" } else { "no answer" };
+            let cells = [role, &*m.id, &*m.zone, m.state.as_str(), alive, &*m.address].map(escaped);
+            rows.push_str(&format!("<tr><td>{}</td></tr>\n", cells.join("</td><td>")));
+        }
+    }
+    if rows.is_empty() {
+        rows = "<tr><td colspan=6>This process has everything it needs inside, or a fixed list of peers.</td></tr>".into();
+    }
+    let page = format!(
+        "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>Ring</title>\
+         <style>body{{font:14px system-ui;margin:2em}}td,th{{padding:.3em 1em;text-align:left;border-bottom:1px solid #ddd}}</style>\
+         <h1>Ring</h1><table><tr><th>role<th>id<th>zone<th>state<th>alive<th>address</tr>\n{rows}</table>"
+    );
+    axum::response::Html(page).into_response()
+}
+
 /// Returns when everything that was acknowledged before is in the bucket, and is served from there.
 async fn flush(State(admin): State<Arc<Admin>>) -> Response {
     let Some(ingester) = &admin.ingester else {
@@ -78,6 +118,22 @@ async fn flush(State(admin): State<Arc<Admin>>) -> Response {
     ingester.flush_all().await;
     sync(&admin).await;
     "flushed\n".into_response()
+}
+
+/// Before a scale-in: returns when this ingester holds nothing any more and may be stopped for good.
+async fn leave(State(admin): State<Arc<Admin>>) -> Response {
+    let Some(ingester) = admin.ingester.clone() else {
+        return (StatusCode::NOT_FOUND, "this process has no ingester\n").into_response();
+    };
+    if let Some(gossip) = &admin.gossip {
+        gossip.set_state(MemberState::Leaving).await;
+        tokio::time::sleep(gossip.settle_time()).await;
+    }
+    ingester.leave().await;
+    if let Some(gossip) = &admin.gossip {
+        gossip.set_state(MemberState::Gone).await;
+    }
+    "left: everything is in the bucket, the process may be stopped\n".into_response()
 }
 
 /// One round.

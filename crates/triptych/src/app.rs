@@ -11,10 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use triptych_ring::MemberState;
 use triptych_runtime::{Runtimes, Shutdown, SystemClock, Tasks, blocking};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
+use crate::membership;
 use crate::roles::{Parts, Role};
 
 /// After the drain, requests that are still open get this long.
@@ -46,19 +48,41 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     let shutdown = Shutdown::new();
     let tasks = Tasks::new(shutdown.clone());
     let drain_timeout = config.server.drain_timeout;
-    let mut parts = Parts::build(config, roles, runtimes.handles(), tasks.clone(), Arc::new(SystemClock))?;
+    let gossip = membership::join(&config, roles, ports.grpc_address()).await?;
+    let mut parts = Parts::build(
+        config,
+        roles,
+        runtimes.handles(),
+        tasks.clone(),
+        Arc::new(SystemClock),
+        gossip.clone(),
+    )?;
     let admin = Arc::new(Admin {
         checks: std::mem::take(&mut parts.checks),
         config: parts.config.shown()?,
         ingester: parts.ingester.clone(),
         store_gateway: parts.store_gateway.clone(),
         compactor: parts.compactor.clone(),
+        gossip: gossip.clone(),
     });
     ports.announce(role)?;
     // Listeners close later than tasks: what is being written while we drain still gets its answer.
     let closing = Shutdown::new();
     let ingester = parts.ingester.clone();
     let mut servers = ports.serve(role, parts, admin.clone(), &closing);
+
+    if let Some(gossip) = &gossip {
+        let (running, living, admin) = (gossip.clone(), gossip.clone(), admin.clone());
+        let pool = runtimes.ingest.handle();
+        let stop = shutdown.clone();
+        tasks.spawn(pool, "membership", async move {
+            tokio::select! {
+                () = stop.triggered() => {}
+                () = running.run() => {}
+                () = membership::live(living, || admin.waiting().is_empty()) => {}
+            }
+        });
+    }
 
     let began = Instant::now();
     let mut announced = false;
@@ -86,11 +110,24 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     }
 
     let deadline = Instant::now() + drain_timeout;
+    if let Some(gossip) = &gossip {
+        // What is sent to this process until everybody knows is still taken.
+        gossip.set_state(MemberState::Leaving).await;
+        tokio::time::sleep(gossip.settle_time()).await;
+    }
     shutdown.trigger();
+    // An ingester that did not leave for good comes back: until then reads count it as missing.
+    let comes_back = ingester.as_ref().is_some_and(|ingester| !ingester.has_left());
     if let Some(ingester) = ingester
         && let Err(error) = ingester.drain(drain_timeout).await
     {
         tracing::warn!(%error, "not everything was flushed; it waits in the write-ahead log for the next start");
+    }
+    if let Some(gossip) = &gossip
+        && !comes_back
+    {
+        gossip.set_state(MemberState::Gone).await;
+        tokio::time::sleep(gossip.settle_time()).await;
     }
     closing.trigger();
     let closed = async { while servers.join_next().await.is_some() {} };
@@ -131,13 +168,19 @@ struct Ports {
 impl Ports {
     async fn bind(config: &Config, roles: &[Role]) -> Result<Self> {
         let receives = roles.contains(&Role::Distributor);
-        let serves = matches!(roles, [Role::Ingester | Role::StoreGateway | Role::Querier]);
+        let serves =
+            matches!(roles, [Role::Ingester | Role::StoreGateway | Role::Querier | Role::Distributor]);
         let server = &config.server;
         let otlp_grpc = listen(receives, &server.otlp_grpc_listen, "--otlp-grpc-listen").await?;
         let otlp_http = listen(receives, &server.otlp_http_listen, "--otlp-http-listen").await?;
         let grpc = listen(serves, &server.grpc_listen, "--set server.grpc_listen=").await?;
         let http = listen(true, &server.listen, "--listen").await?.context("server.listen is empty")?;
         Ok(Self { http, otlp_grpc, otlp_http, grpc })
+    }
+
+    /// Where the internal services of a role that runs alone are.
+    fn grpc_address(&self) -> Option<std::net::SocketAddr> {
+        self.grpc.as_ref()?.local_addr().ok()
     }
 
     /// Where our own spans go: `http://127.0.0.1:4317`.

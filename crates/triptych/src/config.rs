@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use triptych_blob::BucketConfig;
 use triptych_config::{Limits, TenantLimits};
+use triptych_ring::GossipConfig;
 
 use crate::cli::ConfigCommand;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// What differs for single tenants: `{team-a: {metrics: {retention: 90d}}}`.
     pub overrides: BTreeMap<String, serde_json::Value>,
+    /// How processes of a cluster find each other. Not used by `all`.
+    pub membership: GossipConfig,
     pub peers: Peers,
     pub telemetry: triptych_telemetry::Config,
     pub distributor: triptych_distributor::Config,
@@ -72,7 +75,8 @@ impl Default for Server {
     }
 }
 
-/// Where the roles are that do not run in this process: `host:port` of their `server.grpc_listen`.
+/// Where the roles are that do not run in this process: `host:port` of their `server.grpc_listen`. For a fixed list, without replicas;
+/// not looked at where `membership.seeds` are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Peers {
@@ -91,6 +95,7 @@ impl Default for Config {
             multitenancy: false,
             limits: Limits::default(),
             overrides: BTreeMap::new(),
+            membership: GossipConfig::default(),
             peers: Peers::default(),
             telemetry: Default::default(),
             distributor: Default::default(),

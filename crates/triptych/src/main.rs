@@ -9,6 +9,7 @@
 //! | [`config`] | the one file for all roles |
 //! | [`roles`] | the map of roles and how each is built |
 //! | [`app`] | a process: listeners, roles, drain |
+//! | [`membership`] | who the others are, and the life of this process as they see it |
 //! | [`admin`] | `/ready`, `/metrics`, `/config`, `/-/flush`, `/-/compact` |
 //! | [`telemetry`] | the reference of our own metrics |
 //! | [`client`] | `triptych query`, `triptych logs tail` |
@@ -18,6 +19,7 @@ mod app;
 mod cli;
 mod client;
 mod config;
+mod membership;
 mod roles;
 mod telemetry;
 

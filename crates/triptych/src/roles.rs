@@ -15,17 +15,18 @@ use triptych_config::TenantLimits;
 use triptych_gateway::front::{Backend, Engines};
 use triptych_ingester::Ingester;
 use triptych_querier::{Sources, Stores};
-use triptych_ring::{Member, Peer, Replication, peers};
+use triptych_ring::{Gossip, Member, Peer, Replication, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
     MetricsStoreClient, MetricsStoreServer, QueryClient, QueryServer, TracesStore, TracesStoreClient,
-    TracesStoreServer, Write,
+    TracesStoreServer, Write, WriteClient, WriteServer,
 };
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{SharedClock, Tasks};
 use triptych_store_gateway::StoreGateway;
 
 use crate::config::Config;
+use crate::membership::{self, Writers};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -89,6 +90,7 @@ pub struct Parts {
     pub limits: TenantLimits,
     clock: SharedClock,
     bucket: Bucket,
+    gossip: Option<Gossip>,
 
     ingest: Vec<Peer<Arc<dyn Ingest>>>,
     ingesters: Vec<Peer<Stores>>,
@@ -117,6 +119,7 @@ impl Parts {
         pools: Handles,
         tasks: Tasks,
         clock: SharedClock,
+        gossip: Option<Gossip>,
     ) -> Result<Self> {
         let bucket = config.bucket().build().context("bucket")?;
         let limits = config.tenant_limits()?;
@@ -126,6 +129,7 @@ impl Parts {
             limits,
             clock,
             bucket,
+            gossip,
             ingest: vec![],
             ingesters: vec![],
             store_gateways: vec![],
@@ -149,8 +153,11 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Channels to what does not run here.
+    /// Channels to what does not run here, where a fixed list says where it is.
     fn reach_peers(&mut self, roles: &[Role]) -> Result<()> {
+        if self.gossip.is_some() {
+            return Ok(());
+        }
         let _guard = self.pools.ingest.enter();
         let peers = self.config.peers.clone();
         if !roles.contains(&Role::Ingester) {
@@ -197,6 +204,11 @@ impl Parts {
         triptych_rpc::channel::local(role.name(), routes, &self.pools.ingest, self.tasks.shutdown().clone())
     }
 
+    /// How many zones keep each item: one process alone, and a fixed list, have no replicas.
+    fn replication(&self) -> Replication {
+        Replication::new(self.gossip.as_ref().map_or(1, |_| self.config.membership.replication_factor))
+    }
+
     fn add_http(&mut self, routes: Router) {
         self.http = std::mem::take(&mut self.http).merge(routes);
     }
@@ -207,13 +219,14 @@ impl Parts {
 }
 
 fn stores(name: &str, channel: &Channel) -> Peer<Stores> {
-    Peer {
-        member: Arc::new(Member::new(name, "", name)),
-        service: Stores {
-            metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
-            logs: Arc::new(LogsStoreClient::new(channel.clone())),
-            traces: Arc::new(TracesStoreClient::new(channel.clone())),
-        },
+    Peer { member: Arc::new(Member::new(name, "", name)), service: store_clients(channel) }
+}
+
+fn store_clients(channel: &Channel) -> Stores {
+    Stores {
+        metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
+        logs: Arc::new(LogsStoreClient::new(channel.clone())),
+        traces: Arc::new(TracesStoreClient::new(channel.clone())),
     }
 }
 
@@ -236,7 +249,7 @@ fn ingester(parts: &mut Parts) -> Result<()> {
         pools: parts.pools.clone(),
         limits: parts.limits.clone(),
         node: parts.config.node(),
-        zone: triptych_ingester::alone(),
+        zone: parts.gossip.as_ref().map_or_else(triptych_ingester::alone, membership::zone),
     })?;
     ingester.start(&parts.tasks);
     let routes = store_routes(ingester.metrics(), ingester.logs(), ingester.traces())
@@ -263,12 +276,19 @@ fn store_gateway(parts: &mut Parts) -> Result<()> {
 }
 
 fn distributor(parts: &mut Parts) -> Result<()> {
-    if parts.ingest.is_empty() {
-        bail!("it needs ingesters: set peers.ingesters");
-    }
+    let (ingesters, replication) = match &parts.gossip {
+        Some(gossip) => {
+            let client = |channel: &Channel| Arc::new(IngestClient::new(channel.clone())) as Arc<dyn Ingest>;
+            (membership::peers(gossip, Role::Ingester, client), parts.replication())
+        }
+        None if parts.ingest.is_empty() => {
+            bail!("it needs ingesters: set membership.seeds or peers.ingesters")
+        }
+        None => (peers::fixed(parts.ingest.clone()), parts.replication()),
+    };
     let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
-        ingesters: peers::fixed(parts.ingest.clone()),
-        replication: Replication::new(1),
+        ingesters,
+        replication,
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
         multitenancy: parts.config.multitenancy,
@@ -276,23 +296,29 @@ fn distributor(parts: &mut Parts) -> Result<()> {
     parts.add_http(distributor.routes());
     parts.otlp_http = Some(distributor.otlp_http_routes());
     parts.otlp_grpc = Some(distributor.otlp_grpc());
-    parts.write = Some(Arc::new(distributor));
-    parts.ready_when(Role::Distributor, || true);
+    let (write, watched): (Arc<dyn Write>, _) = (Arc::new(distributor.clone()), distributor);
+    parts.serve(Role::Distributor, Routes::new(WriteServer::service(write.clone())));
+    parts.write = Some(write);
+    parts.ready_when(Role::Distributor, move || watched.is_ready());
     Ok(())
 }
 
 fn querier(parts: &mut Parts) -> Result<()> {
-    if parts.ingesters.is_empty() && parts.store_gateways.is_empty() {
-        bail!("it needs sources: set peers.ingesters and peers.store_gateways");
-    }
-    let deps = triptych_querier::Deps {
-        sources: Sources {
-            ingesters: peers::fixed(std::mem::take(&mut parts.ingesters)),
-            store_gateways: peers::fixed(std::mem::take(&mut parts.store_gateways)),
-            replication: Replication::new(1),
-        },
-        query: parts.pools.query.clone(),
+    let (ingesters, store_gateways) = match &parts.gossip {
+        Some(gossip) => (
+            membership::peers(gossip, Role::Ingester, store_clients),
+            membership::peers(gossip, Role::StoreGateway, store_clients),
+        ),
+        None if parts.ingesters.is_empty() && parts.store_gateways.is_empty() => {
+            bail!("it needs sources: set membership.seeds, or peers.ingesters and peers.store_gateways")
+        }
+        None => (
+            peers::fixed(std::mem::take(&mut parts.ingesters)),
+            peers::fixed(std::mem::take(&mut parts.store_gateways)),
+        ),
     };
+    let sources = Sources { ingesters, store_gateways, replication: parts.replication() };
+    let deps = triptych_querier::Deps { sources, query: parts.pools.query.clone() };
     let querier = parts.config.querier.clone().build(deps);
     let routes = store_routes(querier.metrics(), querier.logs(), querier.traces())
         .add_service(QueryServer::service(querier.query()));
@@ -333,7 +359,11 @@ fn compactor(parts: &mut Parts) -> Result<()> {
 }
 
 fn write_path(parts: &Parts) -> Result<Arc<dyn Write>> {
-    parts.write.clone().context("it writes through a distributor in the same process: run `triptych all`")
+    if let Some(gossip) = &parts.gossip {
+        let client = |channel: &Channel| WriteClient::new(channel.clone());
+        return Ok(Arc::new(Writers::new(membership::peers(gossip, Role::Distributor, client))));
+    }
+    parts.write.clone().context("it writes through distributors: set membership.seeds, or run `triptych all`")
 }
 
 fn scraper(parts: &mut Parts) -> Result<()> {

@@ -44,6 +44,7 @@ mod traces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -100,6 +101,7 @@ struct Inner {
     metrics: Arc<Generations<metrics::Metrics>>,
     logs: Arc<Generations<logs::Logs>>,
     traces: Arc<Generations<traces::Traces>>,
+    has_left: AtomicBool,
 }
 
 /// What a writer that met a full budget of writes in flight is told to wait.
@@ -139,6 +141,7 @@ impl Config {
             metrics: Arc::new(metrics),
             logs: Arc::new(logs),
             traces: Arc::new(traces),
+            has_left: AtomicBool::new(false),
         })))
     }
 }
@@ -206,6 +209,23 @@ impl Ingester {
         }
         tokio::join!(inner.metrics.close(), inner.logs.close(), inner.traces.close());
         result
+    }
+
+    /// Leaves for good (`POST /-/leave`, before a scale-in): refuses writes, brings everything to the bucket, and waits until the
+    /// store-gateways have seen it. Reads are answered all along. Tries for as long as it is polled; then nothing is left here.
+    pub async fn leave(&self) {
+        let inner = &*self.0;
+        inner.metrics.refuse_writes();
+        inner.logs.refuse_writes();
+        inner.traces.refuse_writes();
+        self.flush_all().await;
+        tokio::time::sleep(inner.config.retain_after_flush).await;
+        inner.has_left.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Ingester::leave`] has come to its end.
+    pub fn has_left(&self) -> bool {
+        self.0.has_left.load(Ordering::Acquire)
     }
 
     async fn take(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {

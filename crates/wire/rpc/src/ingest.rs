@@ -31,20 +31,9 @@ impl ingest_server::Ingest for IngestServer {
         &self,
         request: Request<proto::PushRequest>,
     ) -> Result<Response<proto::PushResponse>, Status> {
-        let request = request.into_inner();
-        let signal = match request.signal() {
-            proto::Signal::Metrics => Signal::Metrics,
-            proto::Signal::Logs => Signal::Logs,
-            proto::Signal::Traces => Signal::Traces,
-        };
-        let ctx = WriteContext { tenant: TenantId::new(&request.tenant).map_err(to_status)? };
-        let report = self.0.push(&ctx, signal, request.sealed).await.map_err(to_status)?;
-        let refused = report
-            .refused
-            .into_iter()
-            .map(|(reason, r)| proto::Refused { reason, items: r.items, example: r.example })
-            .collect();
-        Ok(Response::new(proto::PushResponse { accepted: report.accepted, refused }))
+        let (ctx, signal, sealed) = push_from_proto(request.into_inner())?;
+        let report = self.0.push(&ctx, signal, sealed).await.map_err(to_status)?;
+        Ok(Response::new(report_to_proto(report)))
     }
 }
 
@@ -65,20 +54,41 @@ impl IngestClient {
 #[async_trait]
 impl Ingest for IngestClient {
     async fn push(&self, ctx: &WriteContext, signal: Signal, sealed: Bytes) -> Result<PushReport> {
-        let signal = match signal {
-            Signal::Metrics => proto::Signal::Metrics,
-            Signal::Logs => proto::Signal::Logs,
-            Signal::Traces => proto::Signal::Traces,
-        };
-        let request =
-            proto::PushRequest { tenant: ctx.tenant.as_str().to_owned(), signal: signal.into(), sealed };
-        let request = crate::traced(request);
-        let response = self.0.clone().push(request).await.map_err(|s| from_status(&s))?.into_inner();
-        let refused = response
-            .refused
-            .into_iter()
-            .map(|r| (r.reason, Refused { items: r.items, example: r.example }))
-            .collect();
-        Ok(PushReport { accepted: response.accepted, refused })
+        let request = crate::traced(push_to_proto(ctx, signal, sealed));
+        let response = self.0.clone().push(request).await.map_err(|s| from_status(&s))?;
+        Ok(report_from_proto(response.into_inner()))
     }
+}
+
+pub(crate) fn push_to_proto(ctx: &WriteContext, signal: Signal, sealed: Bytes) -> proto::PushRequest {
+    let signal = match signal {
+        Signal::Metrics => proto::Signal::Metrics,
+        Signal::Logs => proto::Signal::Logs,
+        Signal::Traces => proto::Signal::Traces,
+    };
+    proto::PushRequest { tenant: ctx.tenant.as_str().to_owned(), signal: signal.into(), sealed }
+}
+
+pub(crate) fn push_from_proto(request: proto::PushRequest) -> Result<(WriteContext, Signal, Bytes), Status> {
+    let signal = match request.signal() {
+        proto::Signal::Metrics => Signal::Metrics,
+        proto::Signal::Logs => Signal::Logs,
+        proto::Signal::Traces => Signal::Traces,
+    };
+    let tenant = TenantId::new(&request.tenant).map_err(to_status)?;
+    Ok((WriteContext { tenant }, signal, request.sealed))
+}
+
+pub(crate) fn report_to_proto(report: PushReport) -> proto::PushResponse {
+    let refused =
+        |(reason, r): (String, Refused)| proto::Refused { reason, items: r.items, example: r.example };
+    proto::PushResponse {
+        accepted: report.accepted,
+        refused: report.refused.into_iter().map(refused).collect(),
+    }
+}
+
+pub(crate) fn report_from_proto(response: proto::PushResponse) -> PushReport {
+    let refused = |r: proto::Refused| (r.reason, Refused { items: r.items, example: r.example });
+    PushReport { accepted: response.accepted, refused: response.refused.into_iter().map(refused).collect() }
 }

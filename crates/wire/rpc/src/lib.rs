@@ -9,7 +9,7 @@
 //! | [`Ingest`] | ingester | distributor | [`ingest`] |
 //! | [`MetricsStore`], [`LogsStore`], [`TracesStore`] | ingester, store-gateway; merged: querier | querier; gateway | [`metrics`], [`logs`], [`traces`] |
 //! | [`Query`] | querier | gateway, ruler | [`query`] |
-//! | [`Write`] | distributor, in its own process | scraper, agent, ruler | none |
+//! | [`Write`] | distributor | scraper, agent, ruler | [`write`] |
 //!
 //! In one process, still gRPC: [`channel::local`] serves the same tonic services through a pipe, so that `all` and a cluster
 //! run one code path. A question carries its context (tenant, time left, budgets) in the message, and the trace it belongs
@@ -25,6 +25,7 @@ pub mod query;
 pub mod status;
 pub mod traces;
 pub mod traits;
+pub mod write;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, rust_2018_idioms, reason = "generated")]
@@ -39,6 +40,7 @@ pub use query::{QueryClient, QueryServer};
 pub use status::{Door, http_status};
 pub use traces::{TracesStoreClient, TracesStoreServer};
 pub use traits::{Ingest, LogsStore, MetricsStore, Query, TracesStore, Write, WriteContext};
+pub use write::{WriteClient, WriteServer};
 
 /// A request that carries the current span's trace context.
 fn traced<T>(message: T) -> tonic::Request<T> {

@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := run
 ARGS ?=
 
-.PHONY: run build ui test simulate mutants check fmt bench docs clean
+.PHONY: run build ui test simulate mutants check fmt bench cluster docs clean
 
 run: ui ## build what is needed and start every role in one process
 	cargo run --release --locked --bin triptych -- all $(ARGS)
@@ -39,6 +39,9 @@ fmt:
 
 bench: build ## ingest and query load against a running `all`; see docs/performance.md
 	cargo run --release --locked -p triptych-e2e --bin bench -- $(ARGS)
+
+cluster: build ## each role its own process, three zones, an S3 server; ends with Ctrl-C
+	TRIPTYCH_BIN=$${CARGO_TARGET_DIR:-target}/release/triptych cargo run --release --locked -p triptych-e2e --bin cluster
 
 docs: ## references that are made from the code
 	cargo run -q -p triptych-xtask -- graph

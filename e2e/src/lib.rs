@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `binary` | finds the `triptych` binary beside the test, builds it where it is missing or old |
 //! | `process` | starts it, kills it (`kill -9`), stops it (SIGTERM), starts it again over the same data |
+//! | `cluster` | each role its own process, several of each, found by gossip |
 //! | `client` | small typed clients: remote write, Loki push (JSON, protobuf), OTLP, and the read APIs |
 //! | `grpc` | Tempo's streaming search |
 //! | `sdk` | the OpenTelemetry SDK as an application uses it: traces over gRPC, logs and metrics over HTTP |
@@ -12,13 +13,14 @@
 //!
 //! Scenarios lie in `tests/`, one file each. `TRIPTYCH_BIN` names another binary to test (a release build, an image's).
 //!
-//! May use: ports on 127.0.0.1, temporary directories, a process at a time per test. Knows no internals: what it needs of the
+//! May use: ports on 127.0.0.1, temporary directories, a process, or a cluster, at a time per test. Knows no internals: what it needs of the
 //! formats it brings along (the messages in `client`) or takes from the OpenTelemetry crates.
 
 #![allow(clippy::disallowed_methods, reason = "real time, from outside of the process")]
 
 pub mod binary;
 pub mod client;
+pub mod cluster;
 pub mod dataset;
 pub mod grpc;
 pub mod process;
@@ -26,6 +28,7 @@ pub mod s3;
 pub mod sdk;
 
 pub use client::Client;
+pub use cluster::Cluster;
 pub use process::{Options, Process};
 
 /// Nanoseconds since 1970.

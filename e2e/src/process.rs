@@ -15,20 +15,43 @@ use crate::Client;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a process is started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
+    /// `all`, or one role.
+    pub role: &'static str,
     /// `key=value` of `--set`.
     pub set: Vec<String>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { role: "all", set: Vec::new() }
+    }
+}
+
 impl Options {
+    /// A process of one role, alone.
+    pub fn role(role: &'static str) -> Self {
+        Self { role, ..Self::default() }
+    }
+
+    /// How many addresses it prints.
+    fn addresses(&self) -> usize {
+        match self.role {
+            "all" => 3,
+            "distributor" => 4,
+            "ingester" | "store-gateway" | "querier" => 2,
+            _ => 1,
+        }
+    }
+
     pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.set.push(format!("{key}={value}"));
         self
     }
 }
 
-/// `triptych all` on free ports over a temporary directory. Killed on drop.
+/// A Triptych on free ports over a temporary directory. Killed on drop.
 pub struct Process {
     dir: tempfile::TempDir,
     options: Options,
@@ -46,9 +69,14 @@ struct Running {
 impl Process {
     /// Starts it and waits until it is ready.
     pub async fn start(options: Options) -> Result<Self> {
-        let mut process = Self { dir: tempfile::tempdir()?, options, running: None };
+        let mut process = Self::new(options)?;
         process.again().await?;
         Ok(process)
+    }
+
+    /// Not started yet.
+    pub fn new(options: Options) -> Result<Self> {
+        Ok(Self { dir: tempfile::tempdir()?, options, running: None })
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -67,6 +95,11 @@ impl Process {
     /// Starts it over the data that are there, on new ports, and waits until it is ready.
     pub async fn again(&mut self) -> Result<()> {
         self.spawn().await?;
+        self.ready().await
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let client = self.client();
         loop {
@@ -92,10 +125,11 @@ impl Process {
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(crate::binary::path()?);
-        command.arg("all").arg("--data-dir").arg(self.data_dir());
+        command.arg(self.options.role).arg("--data-dir").arg(self.data_dir());
         for flag in ["--listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
             command.args([flag, "127.0.0.1:0"]);
         }
+        command.args(["--set", "server.grpc_listen=127.0.0.1:0"]);
         let quiet = ["agent.enabled=false", "scraper.enabled=false", "telemetry.trace_enabled=false"];
         for set in quiet.into_iter().chain(self.options.set.iter().map(String::as_str)) {
             command.args(["--set", set]);
@@ -105,7 +139,7 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
         let mut addresses = HashMap::new();
         let read = async {
-            while addresses.len() < 3 {
+            while addresses.len() < self.options.addresses() {
                 let Some(line) = lines.next_line().await? else {
                     bail!("ended before it listened:\n{}", tail(&self.log()));
                 };

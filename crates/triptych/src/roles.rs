@@ -189,12 +189,7 @@ impl Parts {
     }
 
     fn add_querier(&mut self, name: &str, channel: Channel) {
-        let service = Backend {
-            metrics: Arc::new(MetricsStoreClient::new(channel.clone())),
-            logs: Arc::new(LogsStoreClient::new(channel.clone())),
-            traces: Arc::new(TracesStoreClient::new(channel.clone())),
-            query: Arc::new(QueryClient::new(channel)),
-        };
+        let service = query_clients(&channel);
         self.queriers.push(Peer { member: Arc::new(Member::new(name, "", name)), service });
     }
 
@@ -228,6 +223,11 @@ fn store_clients(channel: &Channel) -> Stores {
         logs: Arc::new(LogsStoreClient::new(channel.clone())),
         traces: Arc::new(TracesStoreClient::new(channel.clone())),
     }
+}
+
+fn query_clients(channel: &Channel) -> Backend {
+    let Stores { metrics, logs, traces } = store_clients(channel);
+    Backend { metrics, logs, traces, query: Arc::new(QueryClient::new(channel.clone())) }
 }
 
 fn store_routes(
@@ -329,12 +329,16 @@ fn querier(parts: &mut Parts) -> Result<()> {
 }
 
 fn gateway(parts: &mut Parts) -> Result<()> {
-    if parts.queriers.is_empty() {
-        bail!("it needs a querier: set peers.queriers");
-    }
+    let queriers = match &parts.gossip {
+        Some(gossip) => membership::peers(gossip, Role::Querier, query_clients),
+        None if parts.queriers.is_empty() => {
+            bail!("it needs a querier: set membership.seeds or peers.queriers")
+        }
+        None => peers::fixed(std::mem::take(&mut parts.queriers)),
+    };
     let engines = Engines { promql: parts.config.querier.promql(), logql: parts.config.querier.logql() };
     let gateway = parts.config.gateway.clone().build(triptych_gateway::Deps {
-        queriers: peers::fixed(std::mem::take(&mut parts.queriers)),
+        queriers,
         engines,
         limits: parts.limits.clone(),
         multitenancy: parts.config.multitenancy,

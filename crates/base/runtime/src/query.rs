@@ -144,9 +144,9 @@ impl QueryContext {
     }
 
     /// As [`QueryContext::part`], for a part that is evaluated by somebody else: it gets one of `memory_shares` of the memory that is
-    /// left, as many may run at a time. Fails where the whole is over a limit.
+    /// left, as many may run at a time. Fails where nothing is left of a limit.
     pub fn remote_part(&self, memory_shares: usize) -> Result<Self> {
-        self.check_limits()?;
+        self.check_limits(1)?;
         let Inner { tenant, deadline, cancel, memory, .. } = &*self.0;
         let memory_bytes_max = memory.bytes_max().saturating_sub(memory.used()) / memory_shares.max(1);
         let limits = QueryLimits { memory_bytes_max, ..self.limits_left() };
@@ -157,13 +157,14 @@ impl QueryContext {
     /// Takes over what a part has cost and found. Fails where all parts together are over a limit.
     pub fn add_part(&self, part: &QueryContext) -> Result<()> {
         self.add_report(part.report());
-        self.check_limits()
+        self.check_limits(0)
     }
 
-    fn check_limits(&self) -> Result<()> {
+    /// Fails where `more` would be over a limit.
+    fn check_limits(&self, more: u64) -> Result<()> {
         let used = self.report();
-        over("bytes read", used.read_bytes, self.0.limits.read_bytes_max)?;
-        over("rows", used.rows, self.0.limits.rows_max)
+        over("bytes read", used.read_bytes.saturating_add(more), self.0.limits.read_bytes_max)?;
+        over("rows", used.rows.saturating_add(more), self.0.limits.rows_max)
     }
 
     fn limits_left(&self) -> QueryLimits {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use triptych_model::logs::{LogsQuery, LogsValue};
-use triptych_model::metrics::{MetricsQuery, QueryValue, Sample};
+use triptych_model::logs::{Direction, LogEntry, LogsQuery, LogsValue};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
 use triptych_model::traces::TracesMetricsQuery;
-use triptych_model::{Error, Kind, TenantId};
+use triptych_model::{Error, Kind, Labels, TenantId};
 use triptych_ring::{Member, Peer, peers};
 use triptych_runtime::QueryLimits;
 
@@ -66,15 +66,35 @@ impl Query for Scripted {
             return Err(error);
         }
         ctx.add_rows(10)?;
-        Ok(QueryValue::Scalar(Sample { t_ms: query.start_ms, value: 1.0 }))
+        if query.step_ms == 0 {
+            return Ok(QueryValue::Scalar(Sample { t_ms: query.start_ms, value: 1.0 }));
+        }
+        // A shard's part of a sum, at every step.
+        let labels = Labels::from_pairs([("job", "a"), ("__part__", "sum")]);
+        let steps = (query.start_ms..=query.end_ms).step_by(query.step_ms as usize);
+        let samples = steps.map(|t_ms| Sample { t_ms, value: 1.0 }).collect();
+        Ok(QueryValue::Matrix(vec![SeriesSamples { labels, samples }]))
     }
-    async fn logs(&self, _: &QueryContext, _: &LogsQuery) -> Result<LogsValue> {
-        Ok(LogsValue::Entries(vec![]))
+    /// A line every hour.
+    async fn logs(&self, _: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let hours = (query.start_ns / HOUR_NS..query.end_ns / HOUR_NS).rev().take(query.limit);
+        let line = |hour| LogEntry {
+            labels: Labels::empty(),
+            metadata: Labels::empty(),
+            parsed: Labels::empty(),
+            ts_ns: hour * HOUR_NS,
+            line: "x".into(),
+            key: 1,
+        };
+        Ok(LogsValue::Entries(hours.map(line).collect()))
     }
     async fn traces(&self, _: &QueryContext, _: &TracesMetricsQuery) -> Result<QueryValue> {
         Ok(QueryValue::Matrix(vec![]))
     }
 }
+
+const HOUR_NS: i64 = 3_600_000_000_000;
 
 fn peer(name: &str, query: Arc<dyn Query>) -> Peer<Backend> {
     let fake = Arc::new(Fake::default());
@@ -281,4 +301,82 @@ async fn waiting_ends_at_the_deadline() {
     querier.answer(1);
     running.await.unwrap().unwrap();
     assert_eq!(querier.asked(), 1);
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// From noon, over three days, by the hour: four spans.
+fn long_sum() -> MetricsQuery {
+    let hour_ms = HOUR_NS / 1_000_000;
+    MetricsQuery {
+        expr: "sum by (job) (up) * 2".into(),
+        start_ms: 12 * hour_ms,
+        end_ms: 84 * hour_ms,
+        step_ms: hour_ms,
+        ..up()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_query_is_cut_and_put_together() {
+    let queriers = [Scripted::new(), Scripted::new()];
+    let front = front(Settings { split_interval: DAY, shards: 2, ..SETTINGS }, &queriers);
+    let ctx = context("a");
+    let QueryValue::Matrix(series) = Query::metrics(&front, &ctx, &long_sum()).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(queriers[0].asked() + queriers[1].asked(), 4 * 2);
+    assert_eq!((series.len(), series[0].labels.to_string().as_str()), (1, r#"{job="a"}"#));
+    assert_eq!(series[0].samples.len(), 73);
+    assert!(series[0].samples.iter().all(|s| s.value == 4.0), "twice one of each shard");
+    assert_eq!(ctx.report().rows, 80, "of all parts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_run_so_many_at_a_time_and_share_the_budget() {
+    let querier = Scripted::hanging();
+    let few = Settings { split_interval: DAY, shards: 2, subqueries_per_request_max: 4, ..SETTINGS };
+    let front = front(few, std::slice::from_ref(&querier));
+    let limits = QueryLimits { rows_max: 50, ..QueryLimits::default() };
+    let ctx = QueryContext::new(TenantId::single(), limits);
+    let (asking, whole) = (front.clone(), ctx.clone());
+    let task = tokio::spawn(async move { Query::metrics(&asking, &whole, &long_sum()).await });
+    settle().await;
+    assert_eq!(querier.asked(), 4);
+    querier.answer(100);
+    let e = task.await.unwrap().unwrap_err();
+    assert!(e.kind == Kind::Exhausted && e.to_string().contains("more than 50 rows"), "{e}");
+
+    // The client goes: nothing is asked any more, and no place is taken.
+    let querier = Scripted::hanging();
+    let front = Front::new(few, peers::fixed([peer("querier", querier.clone())]), Engines::default());
+    let (asking, whole) = (front.clone(), context("a"));
+    let task = tokio::spawn(async move { Query::metrics(&asking, &whole, &long_sum()).await });
+    settle().await;
+    task.abort();
+    settle().await;
+    querier.answer(100);
+    settle().await;
+    assert_eq!(querier.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_are_looked_for_until_there_are_enough() {
+    let querier = Scripted::new();
+    let front = front(Settings { split_interval: DAY, ..SETTINGS }, std::slice::from_ref(&querier));
+    let query = LogsQuery {
+        expr: "{a=\"b\"}".into(),
+        start_ns: 0,
+        end_ns: 240 * HOUR_NS,
+        step_ns: HOUR_NS,
+        direction: Direction::Backward,
+        limit: 5,
+        shard: None,
+    };
+    // Windows of one, two and four hours.
+    let LogsValue::Entries(found) = Query::logs(&front, &context("a"), &query).await.unwrap() else {
+        panic!()
+    };
+    let hours: Vec<i64> = found.iter().map(|e| e.ts_ns / HOUR_NS).collect();
+    assert_eq!((hours, querier.asked()), (vec![239, 238, 237, 236, 235], 3));
 }

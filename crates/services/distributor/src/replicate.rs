@@ -24,6 +24,9 @@ use crate::telemetry;
 
 pub type Ingesters = Peers<Arc<dyn Ingest>>;
 
+/// The ingesters at one moment.
+type View = Arc<[Peer<Arc<dyn Ingest>>]>;
+
 /// Tenants whose placement is remembered; one takes 8 KiB.
 const TENANTS_REMEMBERED: usize = 1024;
 
@@ -32,18 +35,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// One view of the ingesters, and what it means for one tenant.
 pub(crate) struct Route {
-    peers: Arc<[Peer<Arc<dyn Ingest>>]>,
+    peers: View,
     placement: Placement,
     replication: Replication,
 }
 
 impl Route {
-    fn new(
-        peers: Arc<[Peer<Arc<dyn Ingest>>]>,
-        replication: Replication,
-        tenant: &TenantId,
-        size: usize,
-    ) -> Self {
+    fn new(peers: View, replication: Replication, tenant: &TenantId, size: usize) -> Self {
         let members: Vec<&Member> = peers.iter().map(|peer| &*peer.member).collect();
         let placement = Placement::for_tenant(replication, &members, tenant.as_str(), size);
         drop(members);
@@ -105,7 +103,7 @@ pub(crate) struct Router {
 
 #[derive(Default)]
 struct Known {
-    peers: Option<Arc<[Peer<Arc<dyn Ingest>>]>>,
+    peers: Option<View>,
     /// By tenant and size of its part of the ring; size 0 (all of it) is the same for everybody.
     routes: HashMap<(Option<TenantId>, usize), Arc<Route>>,
 }

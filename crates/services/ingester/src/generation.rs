@@ -57,6 +57,9 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn flush(&self, head: Self::Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>>;
 }
 
+/// Older heads, the current one, and what changes when it is current no more.
+pub(crate) type Followed<H> = (Vec<H>, H, watch::Receiver<u64>);
+
 /// What a flush wrote.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flushed {
@@ -319,7 +322,7 @@ impl<K: Kind> Generations<K> {
 
     /// As [`Generations::heads`], with the current one apart (made where there is none), and what changes when it is current no
     /// more.
-    pub(crate) fn follow(&self, ctx: &QueryContext) -> Result<(Vec<K::Head>, K::Head, watch::Receiver<u64>)> {
+    pub(crate) fn follow(&self, ctx: &QueryContext) -> Result<Followed<K::Head>> {
         let state = self.state_for(ctx)?;
         let older = state.closed().filter_map(|generation| generation.head(ctx.tenant())).collect();
         let current = state.current.tenant(&self.kind, ctx.tenant()).head.clone();

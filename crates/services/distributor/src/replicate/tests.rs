@@ -6,10 +6,12 @@ use triptych_runtime::MemoryBudget;
 
 use super::*;
 
+type Answer = fn() -> Result<PushReport>;
+
 /// An ingester that answers as it is told.
 struct Fake {
     asked: AtomicUsize,
-    answer: fn() -> Result<PushReport>,
+    answer: Answer,
     pause: Duration,
 }
 
@@ -47,11 +49,11 @@ struct Cluster {
     budget: MemoryBudget,
 }
 
-fn cluster(members: &[(&str, fn() -> Result<PushReport>)]) -> Cluster {
+fn cluster(members: &[(&str, Answer)]) -> Cluster {
     paused(members, Duration::ZERO)
 }
 
-fn paused(members: &[(&str, fn() -> Result<PushReport>)], last: Duration) -> Cluster {
+fn paused(members: &[(&str, Answer)], last: Duration) -> Cluster {
     let fakes: Vec<Arc<Fake>> = members
         .iter()
         .enumerate()

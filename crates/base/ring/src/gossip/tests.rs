@@ -38,13 +38,14 @@ async fn members_find_each_other() {
     let a = member_of("a", "ingester-0", ports[0], ports[1], 1).await;
     let b = member_of("a", "ingester-1", ports[1], ports[0], 1).await;
     let mut seen = a.members("ingester");
-    until(async || seen.borrow_and_update().len() == 2).await;
+    // Known first, and alive as soon as the failure detector has heard of it twice.
+    until(async || seen.borrow_and_update().get(1).is_some_and(|member| member.is_alive)).await;
     let members = seen.borrow().clone();
     assert_eq!(
         (&*members[1].id, &*members[1].zone, &*members[1].address),
         ("ingester-1", "a", "ingester-1:1")
     );
-    assert!(members[1].is_alive && members[1].state == MemberState::Joining);
+    assert_eq!(members[1].state, MemberState::Joining);
     assert!(a.roles().contains_key("ingester"));
 
     until(async || a.is_known().await && b.is_known().await).await;

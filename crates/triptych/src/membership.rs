@@ -48,6 +48,8 @@ pub async fn join(
 
 /// Joining until `is_ready` and known to all of its zone, then active, until the process ends.
 pub async fn live(gossip: Gossip, is_ready: impl Fn() -> bool) {
+    // Until the others have been heard of: who is not known yet cannot be asked whether it knows this process.
+    tokio::time::sleep(gossip.settle_time()).await;
     while !is_ready() || !gossip.is_known().await {
         tokio::time::sleep(LOOK).await;
     }
@@ -98,12 +100,12 @@ pub fn peers<T: Clone + Send + Sync + 'static>(
     receiver
 }
 
-/// The names of the living ingesters of this process' zone that may hold data.
+/// The names of the ingesters of this process' zone that may hold data, dead ones too.
 pub fn zone(gossip: &Gossip) -> Zone {
     let mut members: Members = gossip.members(Role::Ingester.name());
     let zone: Arc<str> = gossip.zone().into();
     let names = move |members: &[Arc<Member>]| -> Arc<[Arc<str>]> {
-        let of_zone = members.iter().filter(|m| m.zone == zone && m.holds_data() && m.is_alive);
+        let of_zone = members.iter().filter(|m| m.zone == zone && m.holds_data());
         of_zone.map(|member| member.id.clone()).collect()
     };
     let (sender, receiver) = watch::channel(names(&members.borrow_and_update().clone()));

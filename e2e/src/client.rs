@@ -39,7 +39,7 @@ pub struct Stream {
     pub lines: Vec<Line>,
 }
 
-/// `prometheus.WriteRequest`, remote write 1.0.
+/// `prometheus.WriteRequest`, remote write 1.0; `prometheus.QueryResult` of remote read looks the same.
 #[derive(Clone, PartialEq, Message)]
 struct WriteRequest {
     #[prost(message, repeated, tag = "1")]
@@ -52,6 +52,38 @@ struct TimeSeries {
     labels: Vec<Pair>,
     #[prost(message, repeated, tag = "2")]
     samples: Vec<Sample>,
+}
+
+/// `prometheus.ReadRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct ReadRequest {
+    #[prost(message, repeated, tag = "1")]
+    queries: Vec<ReadQuery>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadQuery {
+    #[prost(int64, tag = "1")]
+    start_ms: i64,
+    #[prost(int64, tag = "2")]
+    end_ms: i64,
+    #[prost(message, repeated, tag = "3")]
+    matchers: Vec<ReadMatcher>,
+}
+
+/// `prometheus.LabelMatcher`; without its type it wants equality.
+#[derive(Clone, PartialEq, Message)]
+struct ReadMatcher {
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadResponse {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<WriteRequest>,
 }
 
 /// `prometheus.Label` and `logproto.LabelPairAdapter`.
@@ -297,6 +329,27 @@ impl Client {
             ("x-prometheus-remote-write-version", "0.1.0"),
         ];
         self.post("/api/v1/write", &headers, remote_write_body(series)?).await?.ok().map(drop)
+    }
+
+    /// The samples of the series with that label, over remote read.
+    pub async fn remote_read(
+        &self,
+        (name, value): (&str, &str),
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Vec<Series>> {
+        let matchers = vec![ReadMatcher { name: name.to_owned(), value: value.to_owned() }];
+        let request = ReadRequest { queries: vec![ReadQuery { start_ms, end_ms, matchers }] };
+        let request = self.request(Method::POST, "/api/v1/read").body(snappy(&request.encode_to_vec())?);
+        let response = request.send().await?.error_for_status()?.bytes().await?;
+        let response = ReadResponse::decode(&snap::raw::Decoder::new().decompress_vec(&response)?[..])?;
+        let series = response.results.into_iter().flat_map(|result| result.timeseries);
+        Ok(series
+            .map(|s| Series {
+                labels: s.labels.into_iter().map(|l| (l.name, l.value)).collect(),
+                samples: s.samples.into_iter().map(|s| (s.timestamp, s.value)).collect(),
+            })
+            .collect())
     }
 
     pub async fn loki_json(&self, streams: &[Stream]) -> Result<()> {

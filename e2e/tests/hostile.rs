@@ -95,6 +95,23 @@ fn pushes() -> Result<Vec<Push>> {
         cases.push(push(path, PROTOBUF, "snappy", snappy(&endless)?, (400, "")));
         cases.push(push(path, PROTOBUF, "snappy", snappy(&long)?, (400, "")));
     }
+    // Remote read: no snappy, a lie about the size, no protobuf, what is no matcher, forms of an answer that do not exist.
+    let read = "/api/v1/read";
+    let matcher = field(3, &[vec![0x08, 2], field(2, b"a"), field(3, b"(a{0,1000}){0,1000}")].concat());
+    let many = field(1, b"").repeat(100_000);
+    for (body, wanted) in [
+        (b"".to_vec(), (400, "snappy")),
+        (b"<script>".to_vec(), (400, "snappy")),
+        (huge.clone(), (413, "limit")),
+        (snappy(&endless)?, (400, "protobuf")),
+        (snappy(&long)?, (400, "protobuf")),
+        (snappy(&field(1, &matcher))?, (400, "regex")),
+        (snappy(&many)?, (400, "1000 queries")),
+        (snappy(&[0x10, 9])?, (400, "response types")),
+        (vec![0; 5 << 20], (413, "larger than")),
+    ] {
+        cases.push(push(read, PROTOBUF, "snappy", body, wanted));
+    }
     for (path, content_type) in [
         ("/loki/api/v1/push", JSON),
         ("/v1/logs", JSON),
@@ -187,6 +204,10 @@ fn questions() -> Vec<Question> {
         (logs_range, q(&[("query", "{a=\"b\"}"), ("start", "9"), ("end", "1")]), 400, "end timestamp"),
         (logs_range, q(&[("query", "{a=\"b\"}[99999999999999999y]")]), 400, ""),
         (logs, q(&[("query", "{a=~\".*\"}")]), 400, ""),
+        (logs_range, q(&[("query", "{a=\"b\"}"), ("interval", "-1")]), 400, "interval"),
+        (logs_range, q(&[("query", "{a=\"b\"}"), ("interval", "1e300")]), 400, "interval"),
+        ("/loki/api/v1/detected_field/x/values", vec![], 400, "query"),
+        ("/loki/api/v1/detected_field/x/values", q(&[("query", bomb)]), 400, ""),
         ("/loki/api/v1/tail", q(&[("query", "{a=\"b\"}"), ("delay_for", "2147483648")]), 400, "delay_for"),
         ("/api/search", q(&[("q", "{ duration > 99999999999999999999h }")]), 400, ""),
         ("/api/search", q(&[("q", "{ span.a =~ \"((a{0,1000}){0,1000}){0,1000}\" }")]), 400, ""),
@@ -206,6 +227,11 @@ fn questions() -> Vec<Question> {
         ("/api/traces/123456789012345678901234567890123", vec![], 400, "hex"),
         ("/api/v2/traces/%3Cscript%3E", vec![], 400, "hex"),
         ("/api/v1/series", vec![], 400, "match[]"),
+        ("/api/v1/metadata", q(&[("limit_per_metric", "9e9")]), 400, "limit_per_metric"),
+        ("/api/v1/targets/metadata", q(&[("limit", "99999999999999999999")]), 400, "limit"),
+        ("/api/v1/targets/metadata", q(&[("match_target", bomb)]), 400, "match_target"),
+        ("/api/v1/parse_query", q(&[("query", &deep)]), 400, "query"),
+        ("/federate", q(&[("match[]", bomb)]), 400, "match[]"),
         (query, q(&[("query", "max_over_time(up[1h:1m])"), ("time", "9.2e15")]), 422, "out of bounds"),
         (
             "/loki/api/v1/index/volume_range",
@@ -380,7 +406,7 @@ async fn every_door() -> Result<()> {
 async fn secrets_stay_inside() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let process = Process::start(s3::serve(dir.path()).await?).await?;
-    for path in ["/config", "/metrics", "/api/v1/status/flags", "/api/ours/roles"] {
+    for path in ["/config", "/metrics", "/api/v1/status/config", "/api/v1/status/flags", "/api/ours/roles"] {
         let reply = process.client().get(path, &[]).await?.ok().context(path)?;
         ensure!(!reply.text.contains(s3::KEY_SECRET), "{path} shows the secret");
     }

@@ -62,6 +62,31 @@ async fn tail_over_websocket() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_take_samples_along() -> Result<()> {
+    let process = Process::start(Options::default()).await?;
+    let client = process.client();
+    let now = now_ms();
+    let series = |samples: &[(i64, f64)]| {
+        vec![Series { labels: pairs([("__name__", "far"), ("job", "read")]), samples: samples.to_vec() }]
+    };
+    let samples = [(now - 30_000, 1.0), (now - 20_000, 2.0), (now - 10_000, 1e21)];
+    client.remote_write(&series(&samples[..2])).await?;
+    client.flush().await?;
+    // One in the bucket, one in both, one in memory.
+    client.remote_write(&series(&samples[1..])).await?;
+    let read = async |from, to| client.remote_read(("__name__", "far"), from, to).await;
+    same(read(now - 30_000, now).await?, series(&samples))?;
+    same(read(now - 29_999, now - 20_000).await?, series(&samples[1..2]))?;
+    same(read(now - 9_999, now).await?, vec![])?;
+    let page = client.get("/federate", &[("match[]", "far")]).await?.ok()?.text;
+    let wanted = format!("# TYPE far untyped\nfar{{job=\"read\",instance=\"\"}} 1e+21 {}\n", now - 10_000);
+    same(page, wanted)?;
+    let answer = client.get("/api/v1/query", &[("query", "far")]).await?.ok()?.text;
+    ensure!(answer.contains("\"1e+21\""), "{answer}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_the_binary() -> Result<()> {
     let process = Process::start(Options::default()).await?;
     let client = process.client();

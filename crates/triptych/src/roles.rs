@@ -343,6 +343,7 @@ fn gateway(parts: &mut Parts) -> Result<()> {
         limits: parts.limits.clone(),
         multitenancy: parts.config.multitenancy,
         targets: parts.targets.clone(),
+        config: parts.config.shown()?,
     });
     parts.add_http(gateway.routes());
     parts.ready_when(Role::Gateway, || true);

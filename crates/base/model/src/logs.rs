@@ -125,6 +125,9 @@ pub struct LogsQuery {
     pub limit: usize,
     /// A metric query over the streams of this shard alone, which merges with the other shards' (`logql::split`).
     pub shard: Option<Shard>,
+    /// Of a log query only lines that are at least so far from the one before; 0: all. What is left out does not count for the
+    /// limit.
+    pub interval_ns: i64,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -82,6 +82,7 @@ remote! {
         ask stats(select: &StreamsSelect;) -> StreamStats;
         ask volume(select: &StreamsSelect, labels: &[String];) -> Vec<Volume>;
         ask detected_fields(select: &EntrySelect;) -> Vec<DetectedField>;
+        ask detected_field_values(name: &str, select: &EntrySelect;) -> Vec<String>;
         open tail(expr: &str; start_ns: i64) -> Stream<Vec<LogEntry>>;
     }
 }

@@ -171,6 +171,7 @@ pub async fn read(
                 step_ns: 0,
                 direction: Direction::Forward,
                 limit: 1_000_000,
+                interval_ns: 0,
             };
             let LogsValue::Entries(entries) = querier.query().logs(ctx, &query).await? else {
                 found.foreign.push("the answer is no list of lines".to_owned());

@@ -165,20 +165,8 @@ impl Distributor {
 
     /// Who sends.
     pub(crate) fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Refusal> {
-        if !self.0.multitenancy {
-            return Ok(TenantId::single());
-        }
-        let Some(id) = headers.get("x-scope-orgid") else {
-            return Err(Refusal::new(
-                http::StatusCode::UNAUTHORIZED,
-                "no org id: header X-Scope-OrgID is missing",
-            ));
-        };
-        if headers.get_all("x-scope-orgid").iter().count() > 1 {
-            return Err(Refusal::invalid("header X-Scope-OrgID occurs more than once"));
-        }
-        let id = id.to_str().map_err(|_| Refusal::invalid("header X-Scope-OrgID is not ASCII text"))?;
-        Ok(TenantId::new(id)?)
+        triptych_rpc::tenant_of(headers, self.0.multitenancy)
+            .map_err(|e| Refusal::new(e.http_status(), e.to_string()))
     }
 
     pub(crate) fn limits(&self, tenant: &TenantId) -> Arc<Limits> {

@@ -1,4 +1,4 @@
-//! JSON of answers, written straight into a buffer: label sets, numbers as the originals format them, warnings.
+//! JSON of answers, written straight into a buffer: label sets, samples, warnings.
 
 use triptych_model::Labels;
 use triptych_model::metrics::{QueryValue, Sample, SeriesSamples};
@@ -77,28 +77,26 @@ pub fn seconds(out: &mut String, t_ms: i64) {
     }
 }
 
-/// A value in quotes: shortest decimal that reads back the same, `NaN`, `+Inf`, `-Inf`.
-pub fn value(out: &mut String, value: f64) {
-    use std::fmt::Write;
-    if value.is_nan() {
-        out.push_str("\"NaN\"");
-    } else if value.is_infinite() {
-        out.push_str(if value > 0.0 { "\"+Inf\"" } else { "\"-Inf\"" });
-    } else {
-        let _ = write!(out, "\"{value}\"");
-    }
+/// How a float is written, without quotes: [`crate::numbers::json`] for Prometheus, [`crate::numbers::decimal`] for Loki.
+pub type Number = fn(&mut String, f64);
+
+/// A value in quotes.
+pub fn value(out: &mut String, value: f64, number: Number) {
+    out.push('"');
+    number(out, value);
+    out.push('"');
 }
 
-pub fn sample(out: &mut String, sample: Sample) {
+pub fn sample(out: &mut String, sample: Sample, number: Number) {
     out.push('[');
     seconds(out, sample.t_ms);
     out.push(',');
-    value(out, sample.value);
+    value(out, sample.value, number);
     out.push(']');
 }
 
 /// `"resultType":..,"result":..` of Prometheus' and Loki's query answers.
-pub fn result(out: &mut String, answer: &QueryValue) {
+pub fn result(out: &mut String, answer: &QueryValue, number: Number) {
     let begin = |out: &mut String, kind: &str| {
         out.push_str("\"resultType\":\"");
         out.push_str(kind);
@@ -111,7 +109,7 @@ pub fn result(out: &mut String, answer: &QueryValue) {
     match answer {
         QueryValue::Scalar(one) => {
             begin(out, "scalar");
-            sample(out, *one);
+            sample(out, *one, number);
         }
         QueryValue::String { t_ms, value } => {
             begin(out, "string");
@@ -126,7 +124,7 @@ pub fn result(out: &mut String, answer: &QueryValue) {
             list(out, all.iter().filter(|s| !s.samples.is_empty()), |out, s| {
                 series(out, s);
                 out.push_str(",\"value\":");
-                sample(out, s.samples[0]);
+                sample(out, s.samples[0], number);
                 out.push('}');
             });
         }
@@ -135,7 +133,7 @@ pub fn result(out: &mut String, answer: &QueryValue) {
             list(out, all.iter().filter(|s| !s.samples.is_empty()), |out, s| {
                 series(out, s);
                 out.push_str(",\"values\":");
-                list(out, &s.samples, |out, one| sample(out, *one));
+                list(out, &s.samples, |out, one| sample(out, *one, number));
                 out.push('}');
             });
         }
@@ -159,6 +157,7 @@ pub fn notes(out: &mut String, report: &ReadReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numbers;
 
     fn written(write: impl FnOnce(&mut String)) -> String {
         let mut out = String::new();
@@ -167,20 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn numbers_look_like_the_originals() {
+    fn samples_look_like_the_originals() {
         for (t_ms, text) in
             [(1_435_781_451_781, "1435781451.781"), (1000, "1"), (1100, "1.1"), (-500, "-0.5"), (0, "0")]
         {
             assert_eq!(written(|o| seconds(o, t_ms)), text);
         }
-        for (v, text) in [
-            (1.0, "\"1\""),
-            (0.1, "\"0.1\""),
-            (1e21, "\"1000000000000000000000\""),
-            (f64::NEG_INFINITY, "\"-Inf\""),
-        ] {
-            assert_eq!(written(|o| value(o, v)), text);
-        }
+        let one = Sample { t_ms: 1500, value: 1e21 };
+        assert_eq!(written(|o| sample(o, one, numbers::json)), "[1.5,\"1e+21\"]");
+        assert_eq!(written(|o| sample(o, one, numbers::decimal)), "[1.5,\"1000000000000000000000\"]");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! **Owns** HTTP parameters, status codes and JSON of the originals' read APIs, and how a request becomes a question with
 //! budgets and a deadline.
-//! **Must not know** storage, evaluation, how a language works inside (it parses a selector where an API takes one, no more).
+//! **Must not know** storage, evaluation, how a language works inside (it parses what an API takes parsed, and shows its tree).
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | [`metrics`] | `/api/v1/...`, also below `/prometheus` |
 //! | [`logs`] | `/loki/api/v1/...` |
 //! | [`traces`] | `/api/traces`, `/api/search`, `/api/metrics`, also below `/tempo`; gRPC `tempopb.StreamingQuerier` |
+//! | [`json`], [`numbers`] | what answers are written with |
 //! | [`params`] | query string and form, times, durations, limits |
 //! | [`front`] | between the handlers and the queriers: turns, queriers that fail, sub-queries |
 //! | [`request`] | tenant, limits, deadline, cancellation when the client goes |
@@ -20,6 +21,7 @@ pub mod front;
 pub mod json;
 pub mod logs;
 pub mod metrics;
+pub mod numbers;
 pub mod params;
 pub mod request;
 mod telemetry;
@@ -74,7 +76,7 @@ impl Default for Config {
     }
 }
 
-/// What the scraper knows of its targets, for `/api/v1/targets`: the `data` of the answer.
+/// What the scraper knows of its targets: the `data` of `/api/v1/targets`, and the `scrapePools` of `/api/v1/scrape_pools`.
 pub type Targets = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// What the gateway is built from.
@@ -85,6 +87,8 @@ pub struct Deps {
     /// Read the tenant from `X-Scope-OrgID`; otherwise there is one.
     pub multitenancy: bool,
     pub targets: Option<Targets>,
+    /// The configuration in use, YAML, secrets hidden: `/api/v1/status/config`.
+    pub config: String,
 }
 
 /// What every handler shares. The four services are the front.
@@ -96,6 +100,7 @@ pub struct Shared {
     pub(crate) limits: TenantLimits,
     pub(crate) multitenancy: bool,
     pub(crate) targets: Option<Targets>,
+    pub(crate) config: String,
 }
 
 pub struct Gateway {
@@ -104,7 +109,7 @@ pub struct Gateway {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Gateway {
-        let Deps { queriers, engines, limits, multitenancy, targets } = deps;
+        let Deps { queriers, engines, limits, multitenancy, targets, config } = deps;
         let settings = Settings {
             running_per_querier_max: self.running_per_querier_max,
             tenant_share_percent: if multitenancy { self.tenant_share_percent } else { 100 },
@@ -126,6 +131,7 @@ impl Config {
                 limits,
                 multitenancy,
                 targets,
+                config,
             }),
         }
     }

@@ -33,22 +33,13 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// The tenant of a request: from `X-Scope-OrgID` where there are several.
-pub fn tenant(headers: &HeaderMap, multitenancy: bool) -> Result<TenantId, (StatusCode, String)> {
-    if !multitenancy {
-        return Ok(TenantId::single());
-    }
-    let id = headers.get("x-scope-orgid").ok_or((StatusCode::UNAUTHORIZED, "no org id".to_owned()))?;
-    let id = id.to_str().map_err(|_| (StatusCode::BAD_REQUEST, "X-Scope-OrgID is not ASCII".to_owned()))?;
-    TenantId::new(id).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))
-}
-
 impl FromRequest<Arc<Shared>> for Asked {
     type Rejection = Response;
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
-        let tenant = tenant(&parts.headers, shared.multitenancy).map_err(IntoResponse::into_response)?;
+        let tenant = triptych_rpc::tenant_of(&parts.headers, shared.multitenancy)
+            .map_err(|e| (e.http_status(), e.to_string()).into_response())?;
         let is_form = parts.method == Method::POST
             && parts
                 .headers

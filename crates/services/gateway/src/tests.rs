@@ -37,6 +37,9 @@ impl MetricsStore for Fake {
         Ok(vec!["__name__".into(), "job".into()])
     }
     async fn label_values(&self, ctx: &QueryContext, name: &str, _: &LabelsSelect) -> Result<Vec<String>> {
+        if name == "__name__" {
+            return Ok(vec!["up".into()]);
+        }
         Ok(vec![format!("{}/{name}", ctx.tenant())])
     }
     async fn series(&self, _: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
@@ -76,6 +79,14 @@ impl LogsStore for Fake {
     }
     async fn volume(&self, _: &QueryContext, _: &StreamsSelect, names: &[String]) -> Result<Vec<Volume>> {
         Ok(vec![Volume { labels: labels(&[("by", &names.join(","))]), bytes: 7 }])
+    }
+    async fn detected_field_values(
+        &self,
+        _: &QueryContext,
+        name: &str,
+        _: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        Ok(vec!["a".into(), format!("of {name}")])
     }
     async fn detected_fields(&self, _: &QueryContext, _: &EntrySelect) -> Result<Vec<DetectedField>> {
         let field = |label: &str, parsers| DetectedField {
@@ -169,6 +180,23 @@ impl Query for Fake {
         let series = vec![SeriesSamples { labels: labels(&[("__name__", "up")]), samples: vec![sample] }];
         Ok(if query.step_ms == 0 { QueryValue::Vector(series) } else { QueryValue::Matrix(series) })
     }
+    async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
+        let stale = f64::from_bits(STALE_NAN_BITS);
+        let series = |job: &str, last: f64| SeriesSamples {
+            labels: labels(&[("__name__", "up"), ("job", job)]),
+            samples: vec![Sample { t_ms: 1000, value: 7.0 }, Sample { t_ms: 2500, value: last }],
+        };
+        fail_or_miss(ctx, &select.matchers)?;
+        Ok(futures::stream::iter([Ok(series("a", 2e6)), Ok(series("b", stale))]).boxed())
+    }
+    async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        fail_or_miss(ctx, &select.matchers)?;
+        let chunk =
+            |t| EncodedChunk { start_ms: t, end_ms: t + 9, encoding: ChunkEncoding::Xor, data: "xor".into() };
+        let series =
+            SeriesChunks { labels: labels(&[("__name__", "up")]), chunks: vec![chunk(0), chunk(10)] };
+        Ok(futures::stream::iter([Ok(series)]).boxed())
+    }
     async fn logs(&self, _: &QueryContext, _: &LogsQuery) -> Result<LogsValue> {
         let entry = LogEntry {
             labels: labels(&[("app", "x")]),
@@ -189,6 +217,18 @@ impl Query for Fake {
     }
 }
 
+/// What a matcher for the value `too_much` or `damaged` makes of a read.
+fn fail_or_miss(ctx: &QueryContext, matchers: &[triptych_model::Matcher]) -> Result<()> {
+    match matchers.first().map(|m| m.value.as_str()) {
+        Some("too_much") => Err(Error::exhausted("the query needs more than 5 rows")),
+        Some("damaged") => {
+            ctx.missed("block 01 is damaged");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn gateway(multitenancy: bool) -> Gateway {
     gateway_over(Fake::default(), multitenancy)
 }
@@ -202,7 +242,20 @@ pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
         engines: Engines::default(),
         limits: TenantLimits::default(),
         multitenancy,
-        targets: None,
+        targets: Some(Arc::new(|| {
+            let target = |pool: &str| {
+                json!({
+                    "scrapePool": pool,
+                    "labels": {"job": pool, "instance": "i"},
+                    "discoveredLabels": {},
+                })
+            };
+            json!({
+                "activeTargets": [target("a"), target("b")], "droppedTargets": [target("b")],
+                "droppedTargetCounts": {"b": 1}, "scrapePools": ["a", "b", "c"],
+            })
+        })),
+        config: "server:\n  listen: x\n".into(),
     })
 }
 
@@ -240,19 +293,128 @@ async fn prometheus_answers() {
     assert_eq!(get_json("/api/v1/metadata").await["data"]["up"][0]["type"], "gauge");
     assert_eq!(get_json("/api/v1/format_query?query=sum(up)by(job)").await["data"], "sum by (job) (up)");
     assert_eq!(get_json("/api/v1/status/tsdb").await["data"]["headStats"]["numSeries"], 3);
-    for path in [
-        "rules",
-        "alerts",
-        "targets",
-        "alertmanagers",
-        "status/buildinfo",
-        "status/runtimeinfo",
-        "status/flags",
-    ] {
+    for path in ["rules", "alerts", "alertmanagers", "status/buildinfo", "status/runtimeinfo"] {
         assert_eq!(get_json(&format!("/api/v1/{path}")).await["status"], "success");
     }
-    let (_, federated) = get("/federate?match[]=up").await;
-    assert!(federated.starts_with("up 1.5 "), "{federated}");
+}
+
+#[tokio::test]
+async fn prometheus_tells_of_itself() {
+    let data = async |path: &str| get_json(&format!("/api/v1/{path}")).await["data"].clone();
+    assert_eq!(data("status/config").await, json!({"yaml": "server:\n  listen: x\n"}));
+    assert_eq!(data("status/flags").await["query.timeout"], "2m");
+    assert_eq!(data("status/walreplay").await, json!({"min": 0, "max": 0, "current": 0}));
+    assert_eq!(data("notifications").await, json!([]));
+    let features = data("features").await;
+    assert_eq!(
+        (&features["promql_functions"]["rate"], &features["promql_operators"]["=~"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(
+        (&features["promql_operators"]["topk"], &features["api"]["admin"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(data("parse_query?query=1").await, json!({"type": "numberLiteral", "val": "1"}));
+    assert_eq!(data("metadata?limit_per_metric=1").await["up"].as_array().unwrap().len(), 1);
+    assert_eq!(data("metadata?limit=0").await, json!({}));
+}
+
+#[tokio::test]
+async fn targets_are_filtered() {
+    let data = async |path: &str| get_json(&format!("/api/v1/{path}")).await["data"].clone();
+    let counts =
+        |targets: &Json| ["activeTargets", "droppedTargets"].map(|l| targets[l].as_array().unwrap().len());
+    let all = data("targets").await;
+    assert_eq!((counts(&all), &all["droppedTargetCounts"]), ([2, 1], &json!({"b": 1})));
+    assert!(all.get("scrapePools").is_none(), "{all}");
+    assert_eq!(counts(&data("targets?state=ANY&scrapePool=a").await), [1, 0]);
+    let active = data("targets?state=active").await;
+    assert_eq!((counts(&active), &active["droppedTargetCounts"]), ([2, 0], &Json::Null));
+    assert_eq!(counts(&data("targets?state=dropped").await), [0, 1]);
+    assert_eq!(data("scrape_pools").await, json!({"scrapePools": ["a", "b", "c"]}));
+
+    let up =
+        json!({"target": {"job": "b", "instance": "i"}, "type": "gauge", "help": "is it up", "unit": ""});
+    let of_b = "targets/metadata?match_target=%7Bjob%3D%22b%22%7D";
+    assert_eq!(data(&format!("{of_b}&metric=up")).await, json!([up]));
+    assert_eq!(data(of_b).await[0]["metric"], "up");
+    assert_eq!(data("targets/metadata").await.as_array().unwrap().len(), 2);
+    assert_eq!(data("targets/metadata?limit=1").await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn federation_has_the_samples_own_times() {
+    let request =
+        Request::get("/federate?match[]=up&match[]=%7Bjob%3D%22a%22%7D").body(Body::empty()).unwrap();
+    let response = gateway(false).routes().oneshot(request).await.unwrap();
+    assert_eq!(
+        response.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+    );
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    // Both selectors find both series; one of them has ended.
+    assert_eq!(body, "# TYPE up untyped\nup{job=\"a\",instance=\"\"} 2e+06 2500\n");
+}
+
+/// A read request for a metric, as protobuf: `{ queries { end 5, matchers { name, value } } , types }`.
+fn read_request(value: &str, form: u8) -> Vec<u8> {
+    let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, bytes.len() as u8], bytes].concat();
+    let matcher = [field(2, b"__name__"), field(3, value.as_bytes())].concat();
+    let query = [vec![0x10, 5], field(3, &matcher)].concat();
+    let plain = [field(1, &query), field(1, &query), vec![0x10, form]].concat();
+    snap::raw::Encoder::new().compress_vec(&plain).unwrap()
+}
+
+async fn remote_read(body: Vec<u8>) -> (StatusCode, http::HeaderMap, Vec<u8>) {
+    let request = Request::post("/api/v1/read").body(Body::from(body)).unwrap();
+    let response = gateway(false).routes().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    (parts.status, parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn remote_read_answers_in_both_forms() {
+    let (status, headers, body) = remote_read(read_request("up", 0)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    assert_eq!(headers["content-encoding"], "snappy");
+    let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    // Two queries, two series each.
+    assert_eq!(plain.windows(4).filter(|w| w == b"job\x12").count(), 4);
+
+    let (status, headers, body) = remote_read(read_request("up", 1)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        headers["content-type"],
+        "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse"
+    );
+    assert!(headers.get("content-encoding").is_none());
+    // Two queries, one frame each.
+    let (first, second) = (body[0] as usize, 5 + body[0] as usize);
+    assert_eq!(body[1..5], crc32c::crc32c(&body[5..5 + first]).to_be_bytes());
+    assert_eq!(body[second + 5..].len(), body[second] as usize);
+    assert!(body.ends_with(&[0x10, 1]), "the position of the query: {body:?}");
+}
+
+#[tokio::test]
+async fn remote_read_refuses() {
+    let long = vec![0; 5 << 20];
+    let bomb = [vec![0xff, 0xff, 0xff, 0x0f], vec![0; 64]].concat();
+    for (body, status, text) in [
+        (vec![], 400, "snappy"),
+        (b"not snappy".to_vec(), 400, "snappy"),
+        (bomb, 413, "limit"),
+        (long, 413, "larger than"),
+        (read_request("up", 9), 400, "response types"),
+        (read_request("too_much", 0), 422, "more than 5 rows"),
+        (read_request("too_much", 1), 422, "more than 5 rows"),
+        (read_request("damaged", 0), 503, "partial: block 01"),
+        (read_request("damaged", 1), 503, "partial: block 01"),
+    ] {
+        let (got, _, answer) = remote_read(body).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(got.as_u16() == status && answer.contains(text), "wanted {status} {text}: {got} {answer}");
+    }
 }
 
 #[tokio::test]
@@ -301,14 +463,13 @@ async fn loki_answers() {
     assert_eq!(limits["limits"]["max_entries_limit_per_query"], 5000);
     let fields = get_json("/loki/api/v1/detected_fields?query=%7Bapp%3D%22x%22%7D").await;
     assert_eq!(fields["fields"][0]["parsers"], json!(["json"]));
+    let values = "/loki/api/v1/detected_field/level/values?query=%7Bapp%3D%22x%22%7D";
+    assert_eq!(get_json(values).await, json!({"values": ["a", "of level"], "limit": 1000}));
+    assert_eq!(get_json(&format!("{values}&limit=1")).await, json!({"values": ["a"], "limit": 1}));
     assert_eq!(
         fields["fields"][1],
         json!({"label": "trace_id", "type": "string", "cardinality": 2, "parsers": null})
     );
-    for (field, values) in [("level", json!(["info"])), ("trace_id", json!(["abc"])), ("nope", json!([]))] {
-        let path = format!("/loki/api/v1/detected_field/{field}/values?query=%7Bapp%3D%22x%22%7D");
-        assert_eq!(get_json(&path).await["values"], values, "{field}");
-    }
 }
 
 #[tokio::test]
@@ -397,11 +558,20 @@ async fn wrong_requests_get_a_clear_4xx() {
         ),
         ("/api/v1/format_query?query=up[", 400, r#"invalid parameter \"query\": 1:"#),
         ("/loki/api/v1/patterns?query=%7Bapp%3D%22x%22%7D", 404, "patterns are not detected"),
+        ("/api/v1/parse_query?query=up[", 400, r#"invalid parameter \"query\": 1:"#),
+        ("/api/v1/parse_query", 400, "query"),
+        ("/api/v1/metadata?limit_per_metric=x", 400, "limit_per_metric must be a number"),
+        ("/api/v1/targets/metadata?limit=x", 400, "limit must be a number"),
+        ("/api/v1/targets/metadata?match_target=%7B", 400, "match_target"),
+        ("/federate?match[]=%7B", 400, "match[]"),
         ("/api/v1/series", 400, "match[]"),
         ("/api/v1/series?match[]=%7B", 400, "match[]"),
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&direction=sideways", 400, "sideways"),
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=999999", 400, "max_entries_limit"),
         ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&limit=-1", 400, "limit"),
+        ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&interval=-1s", 400, "interval"),
+        ("/loki/api/v1/query_range?query=%7Bapp%3D%22x%22%7D&interval=-1", 400, "interval must be >= 0"),
+        ("/loki/api/v1/detected_field/level/values", 400, "query"),
         ("/loki/api/v1/query?query=%7Bapp%3D%22x%22%7D", 400, "range query"),
         // Ranges that are longer than the numbers they are counted in.
         ("/api/v1/query_range?query=up&start=-9e15&end=9e15&step=1", 400, "11,000"),
@@ -437,7 +607,8 @@ async fn tenants() {
         };
         send(request.body(Body::empty()).unwrap(), true)
     };
-    assert_eq!(ask(None).await, (StatusCode::UNAUTHORIZED, "no org id".to_owned()));
+    let (status, body) = ask(None).await;
+    assert!(status == StatusCode::UNAUTHORIZED && body.starts_with("no org id"), "{status} {body}");
     assert!(ask(Some("team-a")).await.1.contains("team-a/job"));
     for hostile in ["..", "a/b", "%2e%2e", "a|b", "index"] {
         assert_eq!(ask(Some(hostile)).await.0, StatusCode::BAD_REQUEST, "{hostile}");

@@ -162,6 +162,19 @@ impl LogsStore for Door {
         Ok(merge::merge_fields(lists))
     }
 
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        let mut lists = Vec::new();
+        for head in self.0.heads(ctx)? {
+            lists.push(head.detected_field_values(ctx, name, select).await?);
+        }
+        Ok(merge::merge_strings(lists, 0))
+    }
+
     /// What is here already, then what arrives, from one generation to the next.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
         let (older, current, rotations) = self.0.follow(ctx)?;

@@ -29,6 +29,8 @@
 //! Known holes: a question is answered by one store-gateway, whatever the number of blocks; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
 //! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
 //! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
+//! Series that are read for others (`read_samples`, `read_chunks`) are on their way when a source fails: they are not asked for again,
+//! what was missed is told.
 
 mod fan;
 mod logs;
@@ -41,14 +43,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use triptych_model::logs::{LogsQuery, LogsValue};
-use triptych_model::metrics::{MetricsQuery, QueryValue};
+use triptych_model::metrics::{MetricsQuery, QueryValue, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Result, Signal};
+use triptych_rpc::traits::Stream;
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
 use triptych_runtime::QueryContext;
 
@@ -146,7 +150,7 @@ impl Config {
             metrics: metrics.clone(),
             logs: logs.clone(),
             traces: traces.clone(),
-            running: Semaphore::new(self.queries_max.clamp(1, Semaphore::MAX_PERMITS)),
+            running: Arc::new(Semaphore::new(self.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
         });
         Querier { metrics, logs, traces, languages }
     }
@@ -178,10 +182,19 @@ struct Languages {
     metrics: Arc<metrics::Door>,
     logs: Arc<logs::Door>,
     traces: Arc<traces::Door>,
-    running: Semaphore,
+    running: Arc<Semaphore>,
 }
 
 impl Languages {
+    /// Waits for a place.
+    async fn place(&self, ctx: &QueryContext) -> Result<OwnedSemaphorePermit> {
+        let running = self.running.clone();
+        fan::in_time(ctx, async {
+            running.acquire_owned().await.map_err(|_| Error::unavailable("the querier is shutting down"))
+        })
+        .await
+    }
+
     /// Waits for a place, runs, counts.
     async fn admitted<T>(
         &self,
@@ -190,11 +203,7 @@ impl Languages {
         query: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let began = tokio::time::Instant::now();
-        let outcome = match fan::in_time(ctx, async {
-            self.running.acquire().await.map_err(|_| Error::unavailable("the querier is shutting down"))
-        })
-        .await
-        {
+        let outcome = match self.place(ctx).await {
             Ok(_place) => query.await,
             Err(e) => Err(e),
         };
@@ -261,6 +270,25 @@ impl Query for Languages {
         let work = made_whole(ctx, move || failing.failures(), attempt);
         self.admitted(ctx, Signal::Traces, work).await
     }
+
+    async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
+        let place = self.place(ctx).await?;
+        Ok(held(self.metrics.read_samples(ctx, select).await?, place))
+    }
+
+    async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let place = self.place(ctx).await?;
+        Ok(held(self.metrics.read_chunks(ctx, select).await?, place))
+    }
+}
+
+/// A stream that keeps its place until it ends.
+fn held<T: Send + 'static>(stream: Stream<T>, place: OwnedSemaphorePermit) -> Stream<T> {
+    stream
+        .inspect(move |_| {
+            let _ = &place;
+        })
+        .boxed()
 }
 
 #[cfg(test)]

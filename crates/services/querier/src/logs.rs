@@ -228,6 +228,22 @@ impl LogsStore for Door {
         Ok(fields.into_values().collect())
     }
 
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        let lists = self
+            .fan
+            .ask(ctx, &self.sources, |store, ctx| {
+                let (name, select) = (name.to_owned(), select.clone());
+                Box::pin(async move { store.detected_field_values(&ctx, &name, &select).await })
+            })
+            .await?;
+        Ok(each_once(lists, 0))
+    }
+
     /// As entries arrive, from whichever source; a copy is shown once while it is among the last ones remembered.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
         let streams = self

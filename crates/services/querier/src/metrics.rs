@@ -1,13 +1,15 @@
 //! Plugs metrics in: the merged Store API, and PromQL over it.
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use triptych_metrics::chunk::samples_in;
 use triptych_metrics::merge::{
-    add_cardinality, merge, merge_cardinality, merge_chunks, merge_exemplars, merge_metadata, merge_series,
-    merge_strings,
+    Window, add_cardinality, merge, merge_cardinality, merge_chunks, merge_chunks_within, merge_exemplars,
+    merge_metadata, merge_samples_within, merge_series, merge_strings,
 };
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
-    SeriesSelect,
+    SeriesSamples, SeriesSelect,
 };
 use triptych_model::{Labels, Result};
 use triptych_promql::{Engine, SeriesSource, SeriesStream};
@@ -41,6 +43,26 @@ impl Door {
         self.fan.run(ctx, async move { door.engine.query(&context, &Merged(&door), &query).await }).await
     }
 
+    pub async fn read_samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SeriesSelect,
+    ) -> Result<Stream<SeriesSamples>> {
+        let series = merge_samples_within(self.open(ctx, select).await?, window(select));
+        let counted = counted(ctx, series, |s| s.samples.len());
+        Ok(self.fan.ahead(ctx, counted))
+    }
+
+    pub async fn read_chunks(
+        &self,
+        ctx: &QueryContext,
+        select: &SeriesSelect,
+    ) -> Result<Stream<SeriesChunks>> {
+        let series = merge_chunks_within(self.open(ctx, select).await?, window(select));
+        let samples = |s: &SeriesChunks| s.chunks.iter().map(|c| usize::from(samples_in(&c.data))).sum();
+        Ok(self.fan.ahead(ctx, counted(ctx, series, samples)))
+    }
+
     async fn open(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Vec<Stream<SeriesChunks>>> {
         self.fan
             .open(ctx, &self.sources, |store, ctx| {
@@ -49,6 +71,26 @@ impl Door {
             })
             .await
     }
+}
+
+fn window(select: &SeriesSelect) -> Window {
+    Window { start_ms: select.start_ms, end_ms: select.end_ms }
+}
+
+/// Counts rows on the query as they pass.
+fn counted<T: Send + 'static>(
+    ctx: &QueryContext,
+    series: Stream<T>,
+    rows: impl Fn(&T) -> usize + Send + 'static,
+) -> Stream<T> {
+    let ctx = ctx.clone();
+    series
+        .map(move |one| {
+            let one = one?;
+            ctx.add_rows(rows(&one) as u64)?;
+            Ok(one)
+        })
+        .boxed()
 }
 
 /// What PromQL reads.

@@ -165,6 +165,14 @@ impl LogsStore for Fake {
         let volume = |app: &str, bytes| Volume { labels: Labels::from_pairs([("app", app)]), bytes };
         self.answer(vec![volume("x", 10), volume("y", self.lines.len() as u64)]).await
     }
+    async fn detected_field_values(
+        &self,
+        _: &QueryContext,
+        name: &str,
+        _: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        Ok(vec!["a".into(), format!("of {name}")])
+    }
     async fn detected_fields(&self, _: &QueryContext, _: &EntrySelect) -> Result<Vec<DetectedField>> {
         let kind = if self.lines.is_empty() { "int" } else { "float" };
         let field = |label: &str, kind: &str, parser: &str| DetectedField {
@@ -315,6 +323,7 @@ fn lines(limit: usize) -> LogsQuery {
         direction: Direction::Forward,
         limit,
         shard: None,
+        interval_ns: 0,
     }
 }
 
@@ -347,6 +356,51 @@ async fn lines_found(querier: &Querier, ctx: &QueryContext, limit: usize) -> Res
 
 async fn spans_counted(querier: &Querier, ctx: &QueryContext) -> Result<f64> {
     querier.query().traces(ctx, &spans()).await.map(one_value)
+}
+
+/// Instance, time and value of what a read finds.
+async fn samples_read(
+    querier: &Querier,
+    ctx: &QueryContext,
+    range: (i64, i64),
+) -> Result<Vec<(String, i64)>> {
+    let select = SeriesSelect {
+        matchers: vec![],
+        start_ms: range.0,
+        end_ms: range.1,
+        skip_chunks: false,
+        shard: None,
+    };
+    let decoded: Vec<SeriesSamples> = querier.query().read_samples(ctx, &select).await?.try_collect().await?;
+    let encoded: Vec<SeriesChunks> = querier.query().read_chunks(ctx, &select).await?.try_collect().await?;
+    let of = |labels: &Labels, samples: &[Sample]| -> Vec<(String, i64)> {
+        samples.iter().map(|s| (labels.value("instance").to_owned(), s.t_ms)).collect()
+    };
+    let from_chunks = |s: &SeriesChunks| {
+        let mut samples = Vec::new();
+        s.chunks.iter().for_each(|c| chunk::decode_chunk(c, &mut samples).unwrap());
+        of(&s.labels, &samples)
+    };
+    let decoded: Vec<_> = decoded.iter().flat_map(|s| of(&s.labels, &s.samples)).collect();
+    assert_eq!(decoded, encoded.iter().flat_map(from_chunks).collect::<Vec<_>>());
+    Ok(decoded)
+}
+
+#[tokio::test]
+async fn reads_are_exact_and_count() {
+    let both = querier(vec![replica(0), replica(1)]);
+    let wanted = [("a", 0), ("a", 10_000), ("b", 0), ("b", 10_000)].map(|(i, t)| (i.to_owned(), t));
+    assert_eq!(samples_read(&both, &context(), (-5, 10_000)).await.unwrap(), wanted);
+    assert!(samples_read(&both, &context(), (1, 9_999)).await.unwrap().is_empty());
+
+    let torn = querier(vec![fault(Fault::AtOnce(Kind::Unavailable)), replica(1)]);
+    let ctx = context();
+    assert_eq!(samples_read(&torn, &ctx, (50_000, 90_000)).await.unwrap().len(), 2);
+    assert!(!ctx.report().missed.is_empty());
+
+    let few = QueryContext::new(TenantId::single(), QueryLimits { rows_max: 3, ..Default::default() });
+    let error = samples_read(&both, &few, (0, 90_000)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Exhausted, "{error}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Starts and stops a loop per target as discovery finds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub struct Deps {
     pub own_address: String,
 }
 
-/// Shown by `/api/v1/targets`: the `data` of the answer.
+/// Shown by `/api/v1/targets` and `/api/v1/scrape_pools`.
 pub type Targets = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 pub struct Scraper(Arc<Inner>);
@@ -159,13 +159,16 @@ impl Scraper {
         });
     }
 
-    /// The answer of `/api/v1/targets`.
+    /// The answer of `/api/v1/targets`, and besides it `scrapePools`, the names of all jobs, sorted.
     pub fn targets(&self) -> Targets {
         let inner = self.0.clone();
         Arc::new(move || {
             let running = inner.running.lock();
             let active: Vec<_> = running.values().map(|r| r.target.shown(&r.health.lock())).collect();
-            serde_json::json!({"activeTargets": active, "droppedTargets": [], "droppedTargetCounts": {}})
+            let pools: BTreeSet<_> = inner.jobs.iter().map(|j| j.config.job_name.as_str()).collect();
+            serde_json::json!({
+                "activeTargets": active, "droppedTargets": [], "droppedTargetCounts": {}, "scrapePools": pools,
+            })
         })
     }
 }

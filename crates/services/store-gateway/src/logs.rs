@@ -88,6 +88,14 @@ impl LogsStore for Door {
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
         self.store()?.detected_fields(ctx, select).await
     }
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        self.store.detected_field_values(ctx, name, select).await
+    }
     /// What is in the bucket does not grow at its end: nothing to follow.
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
         Ok(futures::stream::empty().boxed())

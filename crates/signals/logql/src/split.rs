@@ -29,7 +29,9 @@ pub fn spans(expr: &MetricExpr, query: &LogsQuery, interval_ns: i64) -> Vec<Logs
 pub fn windows(query: &LogsQuery, interval_ns: i64) -> Vec<LogsQuery> {
     let LogsQuery { start_ns, end_ns, direction, .. } = *query;
     let length = end_ns.saturating_sub(start_ns);
-    if interval_ns <= 0 || length <= interval_ns || start_ns.checked_add(length) != Some(end_ns) {
+    // Which lines are far enough from the one before is known only to who sees all of them.
+    let cuts = interval_ns > 0 && query.interval_ns <= 0;
+    if !cuts || length <= interval_ns || start_ns.checked_add(length) != Some(end_ns) {
         return vec![query.clone()];
     }
     let longest = interval_ns.max(length / WINDOWS_MAX);

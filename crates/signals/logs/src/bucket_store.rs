@@ -412,4 +412,15 @@ impl BucketStore {
     ) -> Result<Vec<DetectedField>> {
         crate::fields::detect(self.entries(ctx, &crate::fields::sample_of(select)).await?).await
     }
+
+    /// Values that a field has in the newest lines that pass.
+    pub async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        let lines = self.entries(ctx, &crate::fields::sample_of(select)).await?;
+        crate::fields::values(ctx, lines, name).await
+    }
 }

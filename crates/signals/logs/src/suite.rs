@@ -388,6 +388,12 @@ async fn labels_and_figures_are_the_same_everywhere() {
     );
     assert_eq!(of("level").parsers, ["json", "logfmt"]);
     assert_eq!((of("user").cardinality, of("user").parsers.len()), (1, 0));
+    for name in ["status", "duration", "level", "user", "no_such_field"] {
+        let values = head.detected_field_values(&ctx, name, &fields).await.unwrap();
+        assert_eq!(values, store.detected_field_values(&ctx, name, &fields).await.unwrap());
+        let known = found.iter().find(|f| f.label == name).map_or(0, |f| f.cardinality);
+        assert!(values.len() as u64 == known && values.is_sorted(), "{name}: {values:?}");
+    }
     assert!(ctx.report().missed.is_empty());
 }
 

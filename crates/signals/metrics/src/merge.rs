@@ -7,6 +7,7 @@
 
 mod lists;
 mod samples;
+mod window;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,6 +23,7 @@ pub use lists::{
     add_cardinality, merge_cardinality, merge_exemplars, merge_metadata, merge_series, merge_strings,
 };
 pub use samples::ChunkSamples;
+pub use window::{Window, merge_chunks_within, merge_samples_within};
 
 use crate::chunk::{self, CHUNK_SAMPLES_MAX};
 
@@ -113,7 +115,17 @@ pub(crate) fn sort_samples(samples: &mut Vec<Sample>) {
 
 /// Makes the chunks of one series fit for a block: ascending, without overlaps, small neighbours joined. Chunks that are fine
 /// as they are stay untouched. Native histograms are kept as they are; where they overlap they keep overlapping.
-pub(crate) fn tidy_chunks(mut chunks: Vec<EncodedChunk>) -> Result<Vec<EncodedChunk>> {
+pub(crate) fn tidy_chunks(chunks: Vec<EncodedChunk>) -> Result<Vec<EncodedChunk>> {
+    regroup(chunks, usize::from(CHUNK_SAMPLES_MAX))
+}
+
+/// The same, but small neighbours stay apart: only chunks that overlap are written anew.
+pub(crate) fn separate(chunks: Vec<EncodedChunk>) -> Result<Vec<EncodedChunk>> {
+    regroup(chunks, 0)
+}
+
+/// Joins chunks that overlap, and neighbours that have no more than so many samples together.
+fn regroup(mut chunks: Vec<EncodedChunk>, joined_samples_max: usize) -> Result<Vec<EncodedChunk>> {
     sort_chunks(&mut chunks);
     let mut out: Vec<EncodedChunk> = Vec::with_capacity(chunks.len());
     let mut group: Vec<EncodedChunk> = Vec::new();
@@ -132,7 +144,7 @@ pub(crate) fn tidy_chunks(mut chunks: Vec<EncodedChunk>) -> Result<Vec<EncodedCh
             continue;
         }
         let overlaps = !group.is_empty() && chunk.start_ms <= group_end_ms;
-        let small = group_samples + samples <= usize::from(CHUNK_SAMPLES_MAX);
+        let small = group_samples + samples <= joined_samples_max;
         if !overlaps && !small {
             write_group(&mut group, &mut out)?;
             group_samples = 0;

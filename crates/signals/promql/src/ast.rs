@@ -128,6 +128,10 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    pub const ALL: [BinaryOp; 18] = {
+        use BinaryOp::*;
+        [Add, Sub, Mul, Div, Mod, Pow, Atan2, Eq, Ne, Gt, Ge, Lt, Le, TrimUpper, TrimLower, And, Or, Unless]
+    };
     pub fn as_str(self) -> &'static str {
         match self {
             BinaryOp::Add => "+",
@@ -230,7 +234,8 @@ pub enum AggregateOp {
 }
 
 impl AggregateOp {
-    const ALL: [(&'static str, AggregateOp); 14] = [
+    /// Name by name.
+    pub const ALL: [(&'static str, AggregateOp); 14] = [
         ("sum", AggregateOp::Sum),
         ("avg", AggregateOp::Avg),
         ("count", AggregateOp::Count),

@@ -1,6 +1,6 @@
-//! Decoders of the push protocols and exposition formats: bytes from outside into the calls of a sink.
+//! The protocols of others: push protocols and exposition formats, from bytes to the calls of a sink, and Prometheus' remote read.
 //!
-//! **Owns** what remote write, Loki push, OTLP and the exposition formats mean; content encodings and their limits.
+//! **Owns** what remote write and read, Loki push, OTLP and the exposition formats mean; content encodings and their limits.
 //! **Must not know** tenants, limits per tenant, batches, shards, HTTP, gRPC, async.
 //!
 //! | module | what is in it |
@@ -9,6 +9,7 @@
 //! | [`body`] | snappy, gzip, zstd, deflate with hard limits |
 //! | [`wire`] | protobuf over borrowed bytes |
 //! | [`remote_write`] | Prometheus remote write 1.0 and 2.0 |
+//! | [`remote_read`] | Prometheus remote read: the question, both forms of the answer |
 //! | [`loki_push`] | Loki's push, protobuf and JSON |
 //! | [`otlp`] | OTLP traces, logs and metrics, protobuf and JSON |
 //! | [`exposition`] | Prometheus text 0.0.4 and OpenMetrics 1.0 |
@@ -25,6 +26,7 @@ pub mod body;
 pub mod exposition;
 pub mod loki_push;
 pub mod otlp;
+pub mod remote_read;
 pub mod remote_write;
 pub mod sink;
 pub mod wire;

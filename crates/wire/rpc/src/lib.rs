@@ -1,7 +1,7 @@
 //! The internal contracts between services, as Rust traits over `model` types, each with a gRPC server and client.
 //!
 //! **Owns** `proto/triptych/v1/*.proto`, the conversions between them and `model`, deadlines, tenants and trace context in
-//! gRPC metadata, the table from error kinds to gRPC and HTTP, the in-process channel.
+//! gRPC metadata and HTTP headers, the table from error kinds to gRPC and HTTP, the in-process channel.
 //! **Must not know** stores, languages, HTTP APIs.
 //!
 //! | trait | served by | asked by | server, client |
@@ -10,6 +10,8 @@
 //! | [`MetricsStore`], [`LogsStore`], [`TracesStore`] | ingester, store-gateway; merged: querier | querier; gateway | [`metrics`], [`logs`], [`traces`] |
 //! | [`Query`] | querier | gateway, ruler | [`query`] |
 //! | [`Write`] | distributor | scraper, agent, ruler | [`write`] |
+//!
+//! Besides: [`status`], what an error is to gRPC and HTTP; [`tenant`], who a request is from.
 //!
 //! In one process, still gRPC: [`channel::local`] serves the same tonic services through a pipe, so that `all` and a cluster
 //! run one code path. A question carries its context (tenant, time left, budgets) in the message, and the trace it belongs
@@ -23,6 +25,7 @@ pub mod logs;
 pub mod metrics;
 pub mod query;
 pub mod status;
+pub mod tenant;
 pub mod traces;
 pub mod traits;
 pub mod write;
@@ -38,6 +41,7 @@ pub use logs::{LogsStoreClient, LogsStoreServer};
 pub use metrics::{MetricsStoreClient, MetricsStoreServer};
 pub use query::{QueryClient, QueryServer};
 pub use status::{Door, http_status};
+pub use tenant::tenant_of;
 pub use traces::{TracesStoreClient, TracesStoreServer};
 pub use traits::{Ingest, LogsStore, MetricsStore, Query, TracesStore, Write, WriteContext};
 pub use write::{WriteClient, WriteServer};

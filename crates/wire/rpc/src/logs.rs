@@ -232,6 +232,18 @@ impl logs_store_server::LogsStore for LogsStoreServer {
         Ok(Response::new(proto::DetectedFieldsResponse { fields, report: report_to_proto(&ctx) }))
     }
 
+    async fn detected_field_values(
+        &self,
+        request: Request<proto::EntrySelectRequest>,
+    ) -> Result<Response<proto::StringsResponse>, Status> {
+        let mut request = request.into_inner();
+        let name = std::mem::take(&mut request.name);
+        let (ctx, select) = entry_select_from_proto(request)?;
+        let _guard = ctx.cancel_on_drop();
+        let values = self.0.detected_field_values(&ctx, &name, &select).await.map_err(to_status)?;
+        Ok(Response::new(proto::StringsResponse { values, report: report_to_proto(&ctx) }))
+    }
+
     async fn tail(&self, request: Request<proto::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
         let request = request.into_inner();
         let ctx = context_from_proto(request.context)?;
@@ -300,7 +312,11 @@ fn streams_request(ctx: &QueryContext, select: &StreamsSelect) -> proto::Streams
     }
 }
 
-fn entry_select_request(ctx: &QueryContext, select: &EntrySelect) -> Request<proto::EntrySelectRequest> {
+fn entry_select_request(
+    ctx: &QueryContext,
+    name: &str,
+    select: &EntrySelect,
+) -> Request<proto::EntrySelectRequest> {
     crate::traced(proto::EntrySelectRequest {
         context: context_to_proto(ctx),
         expr: select.expr.clone(),
@@ -308,13 +324,14 @@ fn entry_select_request(ctx: &QueryContext, select: &EntrySelect) -> Request<pro
         end_ns: select.end_ns,
         forward: select.direction == Direction::Forward,
         limit: select.limit as u64,
+        name: name.to_owned(),
     })
 }
 
 #[async_trait]
 impl LogsStore for LogsStoreClient {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        let response = within(ctx, self.0.clone().entries(entry_select_request(ctx, select))).await?;
+        let response = within(ctx, self.0.clone().entries(entry_select_request(ctx, "", select))).await?;
         Ok(items(ctx, response.into_inner()))
     }
 
@@ -379,7 +396,7 @@ impl LogsStore for LogsStoreClient {
     }
 
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
-        let request = entry_select_request(ctx, select);
+        let request = entry_select_request(ctx, "", select);
         let response = within(ctx, self.0.clone().detected_fields(request)).await?.into_inner();
         take_report(ctx, response.report);
         let field = |f: proto::DetectedField| DetectedField {
@@ -389,6 +406,18 @@ impl LogsStore for LogsStoreClient {
             parsers: f.parsers,
         };
         Ok(response.fields.into_iter().map(field).collect())
+    }
+
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        let request = entry_select_request(ctx, name, select);
+        let response = within(ctx, self.0.clone().detected_field_values(request)).await?.into_inner();
+        take_report(ctx, response.report);
+        Ok(response.values)
     }
 
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {

@@ -61,6 +61,46 @@ fn series_to_proto(series: SeriesChunks) -> proto::Series {
     }
 }
 
+pub(crate) fn series_select_from_proto(
+    request: proto::SeriesSelectRequest,
+) -> Result<(QueryContext, SeriesSelect), Status> {
+    let ctx = context_from_proto(request.context)?;
+    let select = SeriesSelect {
+        matchers: matchers_from_proto(request.matchers).map_err(to_status)?,
+        start_ms: request.start_ms,
+        end_ms: request.end_ms,
+        skip_chunks: request.skip_chunks,
+        shard: shard_from_proto(request.shard)?,
+    };
+    Ok((ctx, select))
+}
+
+pub(crate) fn series_select_to_proto(
+    ctx: &QueryContext,
+    select: &SeriesSelect,
+) -> Request<proto::SeriesSelectRequest> {
+    crate::traced(proto::SeriesSelectRequest {
+        context: context_to_proto(ctx),
+        matchers: matchers_to_proto(&select.matchers),
+        start_ms: select.start_ms,
+        end_ms: select.end_ms,
+        skip_chunks: select.skip_chunks,
+        shard: shard_to_proto(select.shard),
+    })
+}
+
+pub(crate) fn series_frames(
+    ctx: QueryContext,
+    series: Stream<SeriesChunks>,
+) -> FrameStream<proto::SeriesFrame> {
+    frames(
+        ctx,
+        batched(series, SERIES_PER_FRAME_MAX),
+        |batch| proto::SeriesFrame { series: batch.into_iter().map(series_to_proto).collect(), report: None },
+        |ctx| proto::SeriesFrame { series: vec![], report: report_to_proto(ctx) },
+    )
+}
+
 #[async_trait]
 impl metrics_store_server::MetricsStore for MetricsStoreServer {
     type SelectStream = FrameStream<proto::SeriesFrame>;
@@ -69,25 +109,9 @@ impl metrics_store_server::MetricsStore for MetricsStoreServer {
         &self,
         request: Request<proto::SeriesSelectRequest>,
     ) -> Result<Response<Self::SelectStream>, Status> {
-        let request = request.into_inner();
-        let ctx = context_from_proto(request.context)?;
-        let select = SeriesSelect {
-            matchers: matchers_from_proto(request.matchers).map_err(to_status)?,
-            start_ms: request.start_ms,
-            end_ms: request.end_ms,
-            skip_chunks: request.skip_chunks,
-            shard: shard_from_proto(request.shard)?,
-        };
+        let (ctx, select) = series_select_from_proto(request.into_inner())?;
         let series = self.0.select(&ctx, &select).await.map_err(to_status)?;
-        Ok(Response::new(frames(
-            ctx,
-            batched(series, SERIES_PER_FRAME_MAX),
-            |batch| proto::SeriesFrame {
-                series: batch.into_iter().map(series_to_proto).collect(),
-                report: None,
-            },
-            |ctx| proto::SeriesFrame { series: vec![], report: report_to_proto(ctx) },
-        )))
+        Ok(Response::new(series_frames(ctx, series)))
     }
 
     async fn label_names(
@@ -239,14 +263,7 @@ fn labels_request(ctx: &QueryContext, name: &str, select: &LabelsSelect) -> Requ
 #[async_trait]
 impl MetricsStore for MetricsStoreClient {
     async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        let request = crate::traced(proto::SeriesSelectRequest {
-            context: context_to_proto(ctx),
-            matchers: matchers_to_proto(&select.matchers),
-            start_ms: select.start_ms,
-            end_ms: select.end_ms,
-            skip_chunks: select.skip_chunks,
-            shard: shard_to_proto(select.shard),
-        });
+        let request = series_select_to_proto(ctx, select);
         let response = within(ctx, self.0.clone().select(request)).await?;
         Ok(flattened(items(ctx, response.into_inner())))
     }

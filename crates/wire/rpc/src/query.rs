@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use triptych_model::logs::{Direction, LogsQuery, LogsValue};
-use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Labels, Result};
 use triptych_runtime::QueryContext;
@@ -15,16 +15,20 @@ use triptych_runtime::QueryContext;
 use crate::channel::MESSAGE_BYTES_MAX;
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report, within};
 use crate::convert::{
-    Frame, FrameStream, labels_from_proto, labels_to_proto, shard_from_proto, shard_to_proto,
+    Frame, FrameStream, batched, flattened, frames, items, labels_from_proto, labels_to_proto,
+    shard_from_proto, shard_to_proto,
 };
 use crate::logs::entries_to_proto;
+use crate::metrics::{series_frames, series_select_from_proto, series_select_to_proto};
 use crate::proto::{self, ValueKind, query_client, query_server};
 use crate::status::to_status;
-use crate::traits::Query;
+use crate::traits::{Query, Stream};
 
 /// Samples per frame: 16 bytes each keep a frame near 1 MiB.
 const SAMPLES_PER_FRAME: usize = 64 << 10;
 const ENTRIES_PER_FRAME: usize = 1024;
+/// Series per frame that come with all of their samples, which may be thousands.
+const SERIES_PER_FRAME: usize = 64;
 
 /// Serves any [`Query`].
 pub struct QueryServer(Arc<dyn Query>);
@@ -92,6 +96,8 @@ impl query_server::Query for QueryServer {
     type MetricsStream = FrameStream<proto::QueryFrame>;
     type LogsStream = FrameStream<proto::QueryFrame>;
     type TracesStream = FrameStream<proto::QueryFrame>;
+    type ReadSamplesStream = FrameStream<proto::QueryFrame>;
+    type ReadChunksStream = FrameStream<proto::SeriesFrame>;
 
     async fn metrics(
         &self,
@@ -128,6 +134,7 @@ impl query_server::Query for QueryServer {
             direction: if request.forward { Direction::Forward } else { Direction::Backward },
             limit: request.limit as usize,
             shard: shard_from_proto(request.shard)?,
+            interval_ns: request.interval_ns,
         };
         let frames = match self.0.logs(&ctx, &query).await.map_err(to_status)? {
             LogsValue::Metric(value) => value_frames(value),
@@ -163,6 +170,46 @@ impl query_server::Query for QueryServer {
         };
         let value = self.0.traces(&ctx, &query).await.map_err(to_status)?;
         Ok(answer(ctx, value_frames(value)))
+    }
+
+    async fn read_samples(
+        &self,
+        request: Request<proto::SeriesSelectRequest>,
+    ) -> Result<Response<Self::ReadSamplesStream>, Status> {
+        let (ctx, select) = series_select_from_proto(request.into_inner())?;
+        let series = self.0.read_samples(&ctx, &select).await.map_err(to_status)?;
+        Ok(Response::new(frames(
+            ctx,
+            batched(series, SERIES_PER_FRAME),
+            |batch| proto::QueryFrame {
+                kind: ValueKind::Matrix.into(),
+                series: batch.into_iter().map(series_to_proto).collect(),
+                ..Default::default()
+            },
+            |ctx| proto::QueryFrame { report: report_to_proto(ctx), ..Default::default() },
+        )))
+    }
+
+    async fn read_chunks(
+        &self,
+        request: Request<proto::SeriesSelectRequest>,
+    ) -> Result<Response<Self::ReadChunksStream>, Status> {
+        let (ctx, select) = series_select_from_proto(request.into_inner())?;
+        let series = self.0.read_chunks(&ctx, &select).await.map_err(to_status)?;
+        Ok(Response::new(series_frames(ctx, series)))
+    }
+}
+
+/// A frame of series whose kind is known.
+impl Frame for proto::QueryFrame {
+    type Item = SeriesSamples;
+
+    fn take_report(&mut self) -> Option<proto::Report> {
+        self.report.take()
+    }
+
+    fn into_items(self) -> Result<Vec<SeriesSamples>> {
+        self.series.into_iter().map(series_from_proto).collect()
     }
 }
 
@@ -249,6 +296,7 @@ impl Query for QueryClient {
             forward: query.direction == Direction::Forward,
             limit: query.limit as u64,
             shard: shard_to_proto(query.shard),
+            interval_ns: query.interval_ns,
         });
         let response = within(ctx, self.0.clone().logs(request)).await?;
         collect(ctx, response.into_inner()).await
@@ -264,5 +312,17 @@ impl Query for QueryClient {
         });
         let response = within(ctx, self.0.clone().traces(request)).await?;
         metric(collect(ctx, response.into_inner()).await?)
+    }
+
+    async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
+        let request = series_select_to_proto(ctx, select);
+        let response = within(ctx, self.0.clone().read_samples(request)).await?;
+        Ok(flattened(items(ctx, response.into_inner())))
+    }
+
+    async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let request = series_select_to_proto(ctx, select);
+        let response = within(ctx, self.0.clone().read_chunks(request)).await?;
+        Ok(flattened(items(ctx, response.into_inner())))
     }
 }

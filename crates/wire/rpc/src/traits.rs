@@ -10,7 +10,7 @@ use triptych_model::logs::{
 };
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
-    SeriesSelect,
+    SeriesSamples, SeriesSelect,
 };
 use triptych_model::push::PushReport;
 use triptych_model::traces::{
@@ -84,6 +84,13 @@ pub trait LogsStore: Send + Sync + 'static {
         labels: &[String],
     ) -> Result<Vec<Volume>>;
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>>;
+    /// Values that a field has in the newest lines that pass.
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>>;
     /// New entries as they arrive, until the context is cancelled. Only what is recent has any.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>>;
 }
@@ -107,10 +114,14 @@ pub trait TracesStore: Send + Sync + 'static {
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>>;
 }
 
-/// The three languages.
+/// The three languages, and what other evaluators read: series of all sources, sorted by labels, each sample once and none
+/// outside of the range, staleness markers included.
 #[async_trait]
 pub trait Query: Send + Sync + 'static {
     async fn metrics(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue>;
     async fn logs(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue>;
     async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue>;
+    async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>>;
+    /// Chunks of a series ascend and do not overlap. Those with native histograms may reach beyond the range.
+    async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>>;
 }

@@ -7,11 +7,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use triptych_logql::split as logql;
 use triptych_model::logs::{LogEntry, LogsQuery, LogsValue};
-use triptych_model::metrics::{MetricsQuery, QueryValue, SeriesSamples};
+use triptych_model::metrics::{MetricsQuery, QueryValue, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Result, span};
 use triptych_promql::split as promql;
 use triptych_rpc::Query;
+use triptych_rpc::traits::Stream;
 use triptych_runtime::{QueryContext, Reservation};
 use triptych_traceql::split as traceql;
 
@@ -203,5 +204,23 @@ impl Query for Front {
             .map(|part| async move { Held::new(ctx, self.ask_traces(ctx, part, at_once).await?) }.boxed());
         let (answers, _memory) = buffered(questions.collect(), at_once).await?;
         split.merge(ctx, answers)
+    }
+
+    async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
+        let select = select.clone();
+        self.open(ctx, move |backend, ctx| {
+            let select = select.clone();
+            Box::pin(async move { backend.query.read_samples(&ctx, &select).await })
+        })
+        .await
+    }
+
+    async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let select = select.clone();
+        self.open(ctx, move |backend, ctx| {
+            let select = select.clone();
+            Box::pin(async move { backend.query.read_chunks(&ctx, &select).await })
+        })
+        .await
     }
 }

@@ -121,6 +121,15 @@ impl LogsStore for Front {
         pass_on!(self.ask(ctx, 1), logs.detected_fields(select))
     }
 
+    async fn detected_field_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        select: &EntrySelect,
+    ) -> Result<Vec<String>> {
+        pass_on!(self.ask(ctx, 1), logs.detected_field_values(name, select))
+    }
+
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
         let expr = expr.to_owned();
         self.0

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use triptych_model::logs::{Direction, LogEntry, LogsQuery, LogsValue};
-use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesSamples};
+use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Kind, Labels, TenantId};
 use triptych_ring::{Member, Peer, peers};
@@ -91,6 +91,12 @@ impl Query for Scripted {
     }
     async fn traces(&self, _: &QueryContext, _: &TracesMetricsQuery) -> Result<QueryValue> {
         Ok(QueryValue::Matrix(vec![]))
+    }
+    async fn read_samples(&self, _: &QueryContext, _: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn read_chunks(&self, _: &QueryContext, _: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        Ok(futures::stream::empty().boxed())
     }
 }
 
@@ -372,6 +378,7 @@ async fn lines_are_looked_for_until_there_are_enough() {
         direction: Direction::Backward,
         limit: 5,
         shard: None,
+        interval_ns: 0,
     };
     // Windows of one, two and four hours.
     let LogsValue::Entries(found) = Query::logs(&front, &context("a"), &query).await.unwrap() else {

@@ -86,9 +86,26 @@ fn value(out: &mut String, entry: &LogEntry, categorized: bool) {
     out.push(']');
 }
 
-/// `,"stats":{..}`.
+/// `,"stats":{..}`: what Grafana and logcli show of it. Reads are counted over all sources, so that what ingesters read stands
+/// with the store's.
 pub fn stats(out: &mut String, report: &ReadReport, took: Duration, returned: usize) {
     let seconds = took.as_secs_f64().max(1e-9);
+    let store = |chunks: u64, bytes: u64, lines: u64, passed: usize| {
+        serde_json::json!({
+            "totalChunksRef": chunks,
+            "totalChunksDownloaded": chunks,
+            "chunksDownloadTime": 0,
+            "chunk": {
+                "headChunkBytes": 0,
+                "headChunkLines": 0,
+                "decompressedBytes": bytes,
+                "decompressedLines": lines,
+                "compressedBytes": 0,
+                "totalDuplicates": 0,
+                "postFilterLines": passed,
+            },
+        })
+    };
     let stats = serde_json::json!({
         "summary": {
             "bytesProcessedPerSecond": (report.read_bytes as f64 / seconds) as u64,
@@ -104,9 +121,16 @@ pub fn stats(out: &mut String, report: &ReadReport, took: Duration, returned: us
             "totalPostFilterLines": returned,
             "totalStructuredMetadataBytesProcessed": 0,
         },
-        "querier": {"store": {"totalChunksRef": report.chunks, "totalChunksDownloaded": report.chunks}},
-        "ingester": {"totalReached": 1, "totalChunksMatched": 0, "totalBatches": 0, "totalLinesSent": 0, "store": {}},
+        "querier": {"store": store(report.chunks, report.read_bytes, report.rows, returned)},
+        "ingester": {
+            "totalReached": 0,
+            "totalChunksMatched": 0,
+            "totalBatches": 0,
+            "totalLinesSent": 0,
+            "store": store(0, 0, 0, 0),
+        },
         "cache": {},
+        "index": {"totalChunks": report.chunks, "postFilterChunks": report.chunks},
     });
     out.push_str(",\"stats\":");
     out.push_str(&stats.to_string());

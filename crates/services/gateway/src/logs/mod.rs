@@ -1,9 +1,10 @@
 //! Loki's HTTP API (grafana.com/docs/loki/latest/reference/loki-http-api).
 
 mod answer;
+mod outbox;
 mod tail;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,7 +19,7 @@ use triptych_rpc::{Door, http_status};
 use triptych_runtime::now_ns;
 
 use crate::request::Asked;
-use crate::{Shared, json};
+use crate::{Shared, json, numbers};
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// Loki's default range for queries, and for labels and series.
@@ -134,6 +135,13 @@ fn step_ns(asked: &Asked, start: i64, end: i64) -> Result<i64> {
     Ok(step)
 }
 
+fn interval_ns(asked: &Asked) -> Result<i64> {
+    match asked.params.duration_ns("interval")?.unwrap_or(0) {
+        interval if interval < 0 => Err(Error::invalid("interval must be >= 0")),
+        interval => Ok(interval),
+    }
+}
+
 async fn ask(asked: &Asked, question: LogsQuery) -> Answer {
     let began = tokio::time::Instant::now();
     let value = asked.shared.query.logs(&asked.ctx, &question).await?;
@@ -144,7 +152,7 @@ async fn ask(asked: &Asked, question: LogsQuery) -> Answer {
             entries.len()
         }
         LogsValue::Metric(value) => {
-            json::result(&mut out, value);
+            json::result(&mut out, value, numbers::decimal);
             0
         }
     };
@@ -167,6 +175,7 @@ async fn query(asked: Asked) -> Answer {
         direction: direction(&asked)?,
         limit: entries_limit(&asked)?,
         shard: None,
+        interval_ns: 0,
     };
     // Loki answers an instant log query no longer; only metric queries have a value at one time.
     if matches!(triptych_logql::parse(&question.expr)?, triptych_logql::Expr::Log(_)) {
@@ -188,6 +197,7 @@ async fn query_range(asked: Asked) -> Answer {
         direction: direction(&asked)?,
         limit: entries_limit(&asked)?,
         shard: None,
+        interval_ns: interval_ns(&asked)?,
     };
     ask(&asked, question).await
 }
@@ -265,7 +275,7 @@ async fn volume(asked: Asked) -> Answer {
 fn metric(asked: &Asked, value: &QueryValue) -> Response {
     success(asked, |out| {
         out.push('{');
-        json::result(out, value);
+        json::result(out, value, numbers::decimal);
         out.push('}');
     })
 }
@@ -312,21 +322,28 @@ async fn detected_labels(asked: Asked) -> Answer {
     Ok(send(serde_json::json!({"detectedLabels": found}).to_string()))
 }
 
-/// The newest lines, which fields are looked for in.
-fn sampled_lines(asked: &Asked) -> Result<EntrySelect> {
+/// The lines that fields are looked for in, and how much is told.
+fn fields_select(asked: &Asked) -> Result<(EntrySelect, usize)> {
     let (start_ns, end_ns) = range(asked, QUERY_RANGE_NS)?;
-    Ok(EntrySelect {
+    let select = EntrySelect {
         expr: asked.params.required("query")?.to_owned(),
         start_ns,
         end_ns,
         direction: Direction::Backward,
         limit: asked.params.limit("line_limit", 1000)?,
-    })
+    };
+    Ok((select, asked.params.limit("limit", 1000)?))
+}
+
+async fn detected_field_values(Path(name): Path<String>, asked: Asked) -> Answer {
+    let (select, limit) = fields_select(&asked)?;
+    let mut values = asked.shared.logs.detected_field_values(&asked.ctx, &name, &select).await?;
+    values.truncate(limit);
+    Ok(send(serde_json::json!({"values": values, "limit": limit}).to_string()))
 }
 
 async fn detected_fields(asked: Asked) -> Answer {
-    let select = sampled_lines(&asked)?;
-    let limit = asked.params.limit("limit", 1000)?;
+    let (select, limit) = fields_select(&asked)?;
     let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
     let fields: Vec<_> = found
         .iter()
@@ -338,32 +355,6 @@ async fn detected_fields(asked: Asked) -> Answer {
         })
         .collect();
     Ok(send(serde_json::json!({"fields": fields, "limit": limit}).to_string()))
-}
-
-/// The values of one field: the lines are read again with the parser that found it.
-async fn detected_field_values(Path(name): Path<String>, asked: Asked) -> Answer {
-    let select = sampled_lines(&asked)?;
-    let limit = asked.params.limit("limit", 1000)?;
-    let found = asked.shared.logs.detected_fields(&asked.ctx, &select).await?;
-    let mut values = BTreeSet::new();
-    if let Some(field) = found.into_iter().find(|field| field.label == name) {
-        let parser = field.parsers.first().map_or_else(String::new, |parser| format!("\n| {parser}"));
-        let question = LogsQuery {
-            shard: None,
-            expr: format!("{}{parser}", select.expr),
-            start_ns: select.start_ns,
-            end_ns: select.end_ns,
-            step_ns: SECOND_NS,
-            direction: select.direction,
-            limit: select.limit,
-        };
-        if let LogsValue::Entries(entries) = asked.shared.query.logs(&asked.ctx, &question).await? {
-            let sets = entries.iter().flat_map(|entry| [&entry.parsed, &entry.metadata]);
-            values = sets.filter_map(|labels| labels.get(&name)).map(str::to_owned).collect();
-        }
-    }
-    let values: Vec<_> = values.into_iter().take(limit).collect();
-    Ok(send(serde_json::json!({"values": values, "limit": limit}).to_string()))
 }
 
 async fn format_query(asked: Asked) -> Answer {

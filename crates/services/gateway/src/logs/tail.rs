@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
+use futures::stream::SplitStream;
+use futures::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use triptych_model::Error;
-use triptych_model::logs::{Direction, EntrySelect, LogEntry};
+use triptych_model::logs::{Direction, EntrySelect};
 use triptych_runtime::{QueryContext, QueryLimits, now_ns};
 
+use super::outbox::{Outbox, message};
 use super::{ENTRIES_DEFAULT, Problem, SECOND_NS, answer};
 use crate::Shared;
 use crate::request::Asked;
@@ -33,11 +37,14 @@ pub async fn tail(State(shared): State<Arc<Shared>>, request: Request) -> Respon
     match (prepare(&asked), upgrade) {
         (Err(error), _) => Problem::from(error).into_response(),
         (_, Err(rejection)) => rejection.into_response(),
-        (Ok(select), Ok(upgrade)) => upgrade.on_upgrade(move |socket| run(socket, asked, select)),
+        (Ok((select, delay)), Ok(upgrade)) => {
+            upgrade.on_upgrade(move |socket| run(socket, asked, select, delay))
+        }
     }
 }
 
-fn prepare(asked: &Asked) -> Result<EntrySelect, Error> {
+/// What is there already, and how long lines are held back.
+fn prepare(asked: &Asked) -> Result<(EntrySelect, Duration), Error> {
     let expr = asked.params.required("query")?.to_owned();
     if !matches!(triptych_logql::parse(&expr)?, triptych_logql::Expr::Log(_)) {
         return Err(Error::invalid("tail takes a log query, not a metric query"));
@@ -49,28 +56,43 @@ fn prepare(asked: &Asked) -> Result<EntrySelect, Error> {
     let now = now_ns();
     let start_ns = asked.params.time_ns("start")?.unwrap_or(now - 3600 * SECOND_NS);
     let limit = asked.params.limit("limit", ENTRIES_DEFAULT)?.min(asked.limits.query.entries_max.max(1));
-    Ok(EntrySelect { expr, start_ns, end_ns: now, direction: Direction::Backward, limit })
+    let select = EntrySelect { expr, start_ns, end_ns: now, direction: Direction::Backward, limit };
+    Ok((select, Duration::from_secs(delay as u64)))
 }
 
-/// First what is there already (the newest `limit` lines, oldest first), then what arrives.
-async fn run(mut socket: WebSocket, asked: Asked, select: EntrySelect) {
+/// Reads the store and writes to the client side by side, so that neither waits for the other.
+async fn run(socket: WebSocket, asked: Asked, select: EntrySelect, delay: Duration) {
     let ctx = QueryContext::new(
         asked.ctx.tenant().clone(),
         QueryLimits { timeout: TAIL_MAX, ..*asked.ctx.limits() },
     );
     let _cancel = ctx.cancel_on_drop();
-    if let Err(error) = follow(&mut socket, &asked, &ctx, select).await {
-        let reason = error.message.chars().take(120).collect::<String>();
-        let frame = axum::extract::ws::CloseFrame { code: 1011, reason: reason.into() };
-        let _ = socket.send(Message::Close(Some(frame))).await;
-    }
+    let (mut to_client, from_client) = socket.split();
+    let (outgoing, mut messages) = mpsc::channel::<Message>(1);
+    let write = async move {
+        while let Some(message) = messages.recv().await {
+            // An error or none in time: the client is gone.
+            let Ok(Ok(())) = tokio::time::timeout(SEND_MAX, to_client.send(message)).await else { return };
+        }
+    };
+    let read = async move {
+        if let Err(error) = follow(from_client, &outgoing, &asked, &ctx, select, delay).await {
+            let reason = error.message.chars().take(120).collect::<String>();
+            let frame = CloseFrame { code: 1011, reason: reason.into() };
+            let _ = outgoing.send(Message::Close(Some(frame))).await;
+        }
+    };
+    tokio::join!(write, read);
 }
 
+/// First what is there already (the newest `limit` lines, oldest first), then what arrives. Ends when the client goes.
 async fn follow(
-    socket: &mut WebSocket,
+    mut from_client: SplitStream<WebSocket>,
+    outgoing: &mpsc::Sender<Message>,
     asked: &Asked,
     ctx: &QueryContext,
     select: EntrySelect,
+    delay: Duration,
 ) -> Result<(), Error> {
     let categorized = answer::is_categorized(&asked.headers);
     // Subscribe before reading the past, so that nothing falls between the two.
@@ -85,37 +107,35 @@ async fn follow(
     }
     past.truncate(select.limit);
     past.reverse();
-    if !past.is_empty() && !send(socket, &past, categorized).await {
+    if !past.is_empty()
+        && outgoing.send(Message::Text(message(&past, &[], categorized).into())).await.is_err()
+    {
         return Ok(());
     }
+    drop(past);
+    let mut outbox = Outbox::new(delay);
     let mut ping = tokio::time::interval(PING_EVERY);
     loop {
+        let due = outbox.is_due(Instant::now());
+        let later = outbox.next_due().filter(|_| !due);
         tokio::select! {
             batch = arriving.next() => match batch {
-                Some(batch) => {
-                    if !send(socket, &batch?, categorized).await {
-                        return Ok(());
-                    }
-                }
+                Some(batch) => batch?.into_iter().for_each(|entry| outbox.push(entry, Instant::now())),
                 None => return Ok(()),
             },
-            message = socket.recv() => match message {
+            place = outgoing.reserve(), if due => match place {
+                Ok(place) => place.send(Message::Text(outbox.message(categorized).into())),
+                Err(_) => return Ok(()),
+            },
+            () = tokio::time::sleep_until(later.unwrap_or_else(Instant::now)), if later.is_some() => {}
+            message = from_client.next() => match message {
                 None | Some(Err(_) | Ok(Message::Close(_))) => return Ok(()),
                 Some(Ok(_)) => {}
             },
+            // Where there is no place for it the client is being written to anyway.
             _ = ping.tick() => {
-                if socket.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
-                    return Ok(());
-                }
+                let _ = outgoing.try_send(Message::Ping(bytes::Bytes::new()));
             }
         }
     }
-}
-
-/// False when the client is gone.
-async fn send(socket: &mut WebSocket, entries: &[LogEntry], categorized: bool) -> bool {
-    let mut out = String::from("{\"streams\":");
-    answer::groups(&mut out, entries, categorized);
-    out.push_str(",\"dropped_entries\":null}");
-    matches!(tokio::time::timeout(SEND_MAX, socket.send(Message::Text(out.into()))).await, Ok(Ok(())))
 }

@@ -1,15 +1,18 @@
 //! Prometheus' HTTP API (prometheus.io/docs/prometheus/latest/querying/api).
 
 mod federate;
+mod read;
 mod status;
+mod targets;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{StatusCode, header};
 use triptych_model::metrics::{LabelsSelect, MetricsQuery, QueryValue};
 use triptych_model::{Error, Kind, Matcher, Result};
@@ -17,7 +20,7 @@ use triptych_rpc::{Door, http_status};
 use triptych_runtime::{QueryContext, now_ms};
 
 use crate::request::Asked;
-use crate::{Shared, json};
+use crate::{Shared, json, numbers};
 
 /// Metadata and label questions without a range look at everything there is.
 const ALL_TIME: (i64, i64) = (0, i64::MAX / 2);
@@ -32,12 +35,14 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/api/v1/label/{name}/values", get(label_values))
         .route("/api/v1/metadata", get(metadata))
         .route("/api/v1/format_query", get(format_query).post(format_query))
+        .route("/api/v1/parse_query", get(parse_query).post(parse_query))
         .route("/api/v1/rules", get(no_rules))
         .route("/api/v1/alerts", get(no_alerts))
         .route("/api/v1/alertmanagers", get(no_alertmanagers))
-        .route("/api/v1/targets", get(targets))
+        .route("/api/v1/read", post(read::read))
         .route("/federate", get(federate::federate))
         .merge(status::routes())
+        .merge(targets::routes())
         .with_state(shared)
 }
 
@@ -111,9 +116,20 @@ fn success(ctx: &QueryContext, data: impl FnOnce(&mut String)) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 
-fn plain(data: &'static str) -> Response {
+fn plain(data: &str) -> Response {
     let out = format!("{{\"status\":\"success\",\"data\":{data}}}");
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], out).into_response()
+}
+
+fn data(data: &serde_json::Value) -> Response {
+    plain(&data.to_string())
+}
+
+/// A count that Prometheus takes for none where it is negative.
+fn count(asked: &Asked, name: &str) -> Result<Option<usize>> {
+    let Some(text) = asked.params.get(name) else { return Ok(None) };
+    let count: i64 = text.parse().map_err(|_| Error::invalid(format!("{name} must be a number")))?;
+    Ok(usize::try_from(count).ok())
 }
 
 fn step_ms(asked: &Asked) -> Result<i64> {
@@ -146,7 +162,7 @@ async fn answer(asked: &Asked, question: MetricsQuery) -> Answer {
     }
     Ok(success(&asked.ctx, |out| {
         out.push('{');
-        json::result(out, &value);
+        json::result(out, &value, numbers::json);
         if asked.params.get("stats").is_some() {
             let report = asked.ctx.report();
             out.push_str(&format!(
@@ -267,23 +283,24 @@ fn unescape_name(name: &str) -> Option<String> {
 }
 
 async fn metadata(asked: Asked) -> Answer {
-    let limit = asked.params.limit("limit", 0)?;
+    let limit = count(&asked, "limit")?;
+    let per_metric = count(&asked, "limit_per_metric")?.filter(|n| *n > 0).unwrap_or(usize::MAX);
     let metric = asked.params.get("metric").unwrap_or_default();
-    let found = asked.shared.metrics.metadata(&asked.ctx, metric, limit).await?;
+    // To a store 0 is no limit.
+    let found = asked.shared.metrics.metadata(&asked.ctx, metric, limit.unwrap_or(0)).await?;
     let mut by_metric: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for one in &found {
         by_metric.entry(&one.metric).or_default().push(one);
     }
-    let limit = if limit == 0 { usize::MAX } else { limit };
     Ok(success(&asked.ctx, |out| {
         out.push('{');
-        for (i, (metric, entries)) in by_metric.iter().take(limit).enumerate() {
+        for (i, (metric, entries)) in by_metric.iter().take(limit.unwrap_or(usize::MAX)).enumerate() {
             if i > 0 {
                 out.push(',');
             }
             json::string(out, metric);
             out.push(':');
-            json::list(out, entries, |out, m| {
+            json::list(out, entries.iter().take(per_metric), |out, m| {
                 json::object(out, [("type", m.kind.as_str()), ("unit", &m.unit), ("help", &m.help)]);
             });
         }
@@ -305,7 +322,7 @@ async fn exemplars(asked: Asked) -> Answer {
                 out.push_str("{\"labels\":");
                 json::labels(out, &e.labels);
                 out.push_str(",\"value\":");
-                json::value(out, e.value);
+                json::value(out, e.value, numbers::json);
                 out.push_str(",\"timestamp\":");
                 json::seconds(out, e.t_ms);
                 out.push('}');
@@ -318,7 +335,13 @@ async fn exemplars(asked: Asked) -> Answer {
 async fn format_query(asked: Asked) -> Answer {
     let expr = triptych_promql::parse(asked.params.required("query")?)
         .map_err(|e| of_parameter("query", e.into()))?;
-    Ok(success(&asked.ctx, |out| json::string(out, &expr.to_string())))
+    Ok(success(&asked.ctx, |out| json::string(out, &expr.pretty())))
+}
+
+async fn parse_query(asked: Asked) -> Answer {
+    let expr = triptych_promql::parse(asked.params.required("query")?)
+        .map_err(|e| of_parameter("query", e.into()))?;
+    Ok(success(&asked.ctx, |out| out.push_str(&tree::tree(&expr).to_string())))
 }
 
 async fn no_rules() -> Response {
@@ -331,12 +354,6 @@ async fn no_alerts() -> Response {
 
 async fn no_alertmanagers() -> Response {
     plain("{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}")
-}
-
-async fn targets(State(shared): State<Arc<Shared>>) -> Response {
-    let empty = || serde_json::json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}});
-    let data = shared.targets.as_ref().map_or_else(empty, |targets| targets());
-    axum::Json(serde_json::json!({"status": "success", "data": data})).into_response()
 }
 
 #[cfg(test)]

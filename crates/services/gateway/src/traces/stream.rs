@@ -16,18 +16,18 @@ use std::sync::Arc;
 use axum::Router;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use http::StatusCode;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use triptych_model::traces::TraceId;
 use triptych_model::{Error, Result};
 use triptych_rpc::status::to_status;
+use triptych_rpc::tenant_of;
 
 use super::{TRACES_DEFAULT, flat_names, flat_values, old_name};
 use crate::Shared;
 use crate::params::Params;
-use crate::request::{self, Asked};
+use crate::request::Asked;
 use tempopb::streaming_querier_server::{StreamingQuerier, StreamingQuerierServer};
 
 /// Generated from `proto/tempopb/streaming.proto`.
@@ -58,11 +58,7 @@ impl Service {
         pairs: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Asked, Status> {
         let headers = metadata.clone().into_headers();
-        let tenant =
-            request::tenant(&headers, self.0.multitenancy).map_err(|(status, text)| match status {
-                StatusCode::UNAUTHORIZED => Status::unauthenticated(text),
-                _ => Status::invalid_argument(text),
-            })?;
+        let tenant = tenant_of(&headers, self.0.multitenancy).map_err(|e| e.grpc_status())?;
         Asked::new(&self.0, tenant, Params::of(pairs), headers).map_err(to_status)
     }
 }

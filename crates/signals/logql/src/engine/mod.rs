@@ -174,6 +174,22 @@ impl Scope<'_> {
     }
 }
 
+/// Keeps entries that are apart by an interval, in either direction.
+struct Sparse {
+    interval_ns: i64,
+    last_ns: Option<i64>,
+}
+
+impl Sparse {
+    fn keeps(&mut self, ts_ns: i64) -> bool {
+        let keeps = self.last_ns.is_none_or(|last| last.abs_diff(ts_ns) >= self.interval_ns.unsigned_abs());
+        if keeps {
+            self.last_ns = Some(ts_ns);
+        }
+        keeps
+    }
+}
+
 impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         Self { config }
@@ -214,14 +230,17 @@ impl Engine {
             start_ns: query.start_ns,
             end_ns: query.end_ns,
             direction: query.direction,
-            limit,
+            // How many are left out on the way is not known before.
+            limit: if query.interval_ns > 0 { 0 } else { limit },
         };
         let mut memory = ctx.reserve(0)?;
+        let mut sparse = Sparse { interval_ns: query.interval_ns.max(0), last_ns: None };
         let mut out: Vec<LogEntry> = Vec::new();
         let mut batches = source.entries(ctx, &select).await?;
         while let Some(batch) = batches.next().await {
             ctx.check()?;
             let mut batch = batch?;
+            batch.retain(|entry| sparse.keeps(entry.ts_ns));
             if limit != 0 {
                 batch.truncate(limit - out.len());
             }

@@ -85,6 +85,7 @@ async fn answer(source: &MemorySource, command: &str) -> String {
         direction: Direction::Backward,
         limit: 0,
         shard: None,
+        interval_ns: 0,
     };
     if let Some(rest) = expr.strip_prefix("forward ") {
         query.direction = Direction::Forward;
@@ -227,6 +228,7 @@ async fn memory_is_limited() {
         direction: Direction::Forward,
         limit: 0,
         shard: None,
+        interval_ns: 0,
     };
     let engine = Engine::default();
     for expr in [r#"count_over_time({app=~".+"}[1m])"#, r#"{app=~".+"}"#] {
@@ -279,6 +281,7 @@ fn ask(expr: &str) -> LogsQuery {
         direction: Direction::Forward,
         limit: 25,
         shard: None,
+        interval_ns: 0,
     }
 }
 
@@ -288,6 +291,28 @@ async fn log_queries_stop_at_the_limit() {
     match Engine::default().query(&ctx, &Endless, &ask(r#"{a="b"}"#)).await.unwrap() {
         LogsValue::Entries(entries) => assert_eq!(entries.len(), 25),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_interval_thins_lines_out_in_both_directions() {
+    let mut source = MemorySource::default();
+    for ts_ns in [0, 1, 4, 5, 9, 10, 20] {
+        source.push(&labels(r#"{app="a"}"#), ts_ns, "x", &Labels::empty());
+    }
+    let ctx = QueryContext::unlimited(TenantId::single());
+    for (direction, limit, expected) in [
+        (Direction::Forward, 0, &[0, 5, 10, 20][..]),
+        (Direction::Forward, 3, &[0, 5, 10]),
+        (Direction::Backward, 0, &[20, 10, 5, 0]),
+    ] {
+        let query = LogsQuery { direction, limit, interval_ns: 5, ..ask(r#"{app="a"}"#) };
+        match Engine::default().query(&ctx, &source, &query).await.unwrap() {
+            LogsValue::Entries(entries) => {
+                assert_eq!(entries.iter().map(|e| e.ts_ns).collect::<Vec<_>>(), expected);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -169,6 +169,7 @@ proptest! {
         let query = LogsQuery {
             expr, start_ns, end_ns: start_ns + steps * step_ns + 7, step_ns, direction: Direction::Backward, limit: 0,
             shard: None,
+            interval_ns: 0,
         };
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let (want, got) = (ask_metric(&source, &query).await, cut(&source, &query, interval * SECOND, shards).await);
@@ -185,6 +186,7 @@ proptest! {
         let query = LogsQuery {
             expr: "{all=\"1\"} != \"warn\"".into(), start_ns: start * SECOND, end_ns: (start + length) * SECOND,
             step_ns: SECOND, direction, limit, shard: None,
+            interval_ns: 0,
         };
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let LogsValue::Entries(want) = ask(&source, &query).await.unwrap() else { panic!() };
@@ -197,7 +199,8 @@ proptest! {
 fn windows_are_the_range() {
     let of = |start_ns, end_ns, direction, interval| -> Vec<(i64, i64)> {
         let (expr, step_ns) = ("{a=\"b\"}".into(), 0);
-        let query = LogsQuery { expr, start_ns, end_ns, step_ns, direction, limit: 1, shard: None };
+        let query =
+            LogsQuery { expr, start_ns, end_ns, step_ns, direction, limit: 1, shard: None, interval_ns: 0 };
         windows(&query, interval).iter().map(|w| (w.start_ns, w.end_ns)).collect()
     };
     assert_eq!(of(0, 100, Direction::Forward, 48), [(0, 2), (2, 6), (6, 14), (14, 30), (30, 62), (62, 100)]);
@@ -205,6 +208,17 @@ fn windows_are_the_range() {
     assert_eq!(of(0, 100, Direction::Backward, 100), [(0, 100)]);
     assert_eq!(of(i64::MIN, i64::MAX, Direction::Forward, 100).len(), 1);
     assert!(of(0, i64::MAX, Direction::Forward, 100).len() < 700);
+    let thinned = LogsQuery {
+        expr: "{a=\"b\"}".into(),
+        start_ns: 0,
+        end_ns: 100,
+        step_ns: 0,
+        direction: Direction::Forward,
+        limit: 1,
+        shard: None,
+        interval_ns: 5,
+    };
+    assert_eq!(windows(&thinned, 48).len(), 1);
 }
 
 #[test]
@@ -218,6 +232,7 @@ fn what_is_sharded() {
             direction: Direction::Forward,
             limit: 0,
             shard: None,
+            interval_ns: 0,
         };
         let Expr::Metric(expr) = parse(text).unwrap() else { panic!("{text}") };
         let sharded = Sharded::new(&query, &expr, 2);

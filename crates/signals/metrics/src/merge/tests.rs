@@ -84,6 +84,53 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_window_is_exact(
+        sources in proptest::collection::vec(proptest::collection::btree_map(0u8..6, chunks(), 0..4), 0..4),
+        start in 0i64..300_000,
+        length in 0i64..200_000,
+    ) {
+        let window = Window { start_ms: start, end_ms: start + length };
+        let mut all: BTreeMap<Labels, Vec<EncodedChunk>> = BTreeMap::new();
+        for (i, chunks) in sources.iter().flatten() {
+            all.entry(labels(*i)).or_default().extend(chunks.clone());
+        }
+        let inside = |t: i64| window.start_ms <= t && t <= window.end_ms;
+        let expected: Vec<(Labels, Vec<Sample>)> = all
+            .into_iter()
+            .map(|(l, c)| (l, model(&c).into_iter().filter(|s| inside(s.t_ms)).collect::<Vec<_>>()))
+            .filter(|(_, samples)| !samples.is_empty())
+            .collect();
+        let streams = || sources.iter().cloned().map(stream_of).collect();
+        let samples: Vec<_> = futures::executor::block_on(
+            merge_samples_within(streams(), window).map(|s| s.unwrap()).map(|s| (s.labels, s.samples)).collect(),
+        );
+        prop_assert_eq!(&samples, &expected);
+        let encoded: Vec<SeriesChunks> =
+            futures::executor::block_on(merge_chunks_within(streams(), window).map(|s| s.unwrap()).collect());
+        for series in &encoded {
+            prop_assert!(series.chunks.windows(2).all(|w| w[0].end_ms < w[1].start_ms));
+            prop_assert!(series.chunks.iter().all(|c| inside(c.start_ms) && inside(c.end_ms)));
+        }
+        let decoded: Vec<_> = encoded.into_iter().map(|s| (s.labels, model(&s.chunks))).collect();
+        prop_assert_eq!(&decoded, &expected);
+    }
+}
+
+#[test]
+fn chunks_that_fit_pass_as_they_are() {
+    let at = |t: i64| Sample { t_ms: t, value: 1.0 };
+    let (a, b) = (chunk_of(&[at(0), at(10)]), chunk_of(&[at(20), at(30)]));
+    let source = BTreeMap::from([(0u8, vec![a.clone(), b.clone()])]);
+    let window = Window { start_ms: 0, end_ms: 30 };
+    let merged = merge_chunks_within(vec![stream_of(source.clone()), stream_of(source)], window);
+    let merged: Vec<SeriesChunks> = futures::executor::block_on(merged.map(|s| s.unwrap()).collect());
+    assert_eq!(merged, [SeriesChunks { labels: labels(0), chunks: vec![a, b] }]);
+}
+
 #[test]
 fn a_value_beats_staleness_whatever_the_order() {
     let stale = Sample { t_ms: 1, value: f64::from_bits(triptych_model::metrics::STALE_NAN_BITS) };

@@ -11,6 +11,7 @@ use serde_json::json;
 use triptych_compactor::Compactor;
 use triptych_ingester::Ingester;
 use triptych_ring::{Gossip, Member, MemberState};
+use triptych_runtime::ProcessBudget;
 use triptych_store_gateway::StoreGateway;
 
 type Checks = Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)>;
@@ -20,6 +21,7 @@ pub struct Admin {
     pub checks: Checks,
     /// YAML, secrets hidden.
     pub config: String,
+    pub budget: ProcessBudget,
     pub ingester: Option<Ingester>,
     pub store_gateway: Option<Arc<StoreGateway>>,
     pub compactor: Option<Compactor>,
@@ -68,11 +70,12 @@ async fn config(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], admin.config.clone()).into_response()
 }
 
-/// Role state for the page.
+/// Roles and memory, for the page.
 async fn roles(State(admin): State<Arc<Admin>>) -> Response {
     let roles: Vec<_> =
         admin.checks.iter().map(|(role, check)| json!({"role": role, "ready": check()})).collect();
-    Json(json!({"version": env!("CARGO_PKG_VERSION"), "roles": roles})).into_response()
+    let memory = crate::budget::shown(&admin.budget);
+    Json(json!({"version": env!("CARGO_PKG_VERSION"), "roles": roles, "memory": memory})).into_response()
 }
 
 /// The members as this process sees them; none where it is alone.

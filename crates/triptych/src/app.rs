@@ -60,6 +60,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     let admin = Arc::new(Admin {
         checks: std::mem::take(&mut parts.checks),
         config: parts.config.shown()?,
+        budget: parts.budget.clone(),
         ingester: parts.ingester.clone(),
         store_gateway: parts.store_gateway.clone(),
         compactor: parts.compactor.clone(),

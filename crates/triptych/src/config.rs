@@ -18,6 +18,11 @@ use crate::cli::ConfigCommand;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub server: Server,
+    /// Memory that this process may use. Three quarters of it are shared out among what the process does; what would go over a share is
+    /// refused (429, 422 or 503). 0: the cgroup's limit, or the machine's memory.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub memory_limit: usize,
     /// Write-ahead log, positions, own log, and the bucket where none is configured.
     pub data_dir: PathBuf,
     /// Name of this process among its kind, in block names and telemetry. Empty: the host's name.
@@ -89,6 +94,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             server: Server::default(),
+            memory_limit: 0,
             data_dir: "data".into(),
             node: String::new(),
             bucket: None,

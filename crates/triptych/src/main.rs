@@ -10,12 +10,14 @@
 //! | [`roles`] | the map of roles and how each is built |
 //! | [`app`] | a process: listeners, roles, drain |
 //! | [`membership`] | who the others are, and the life of this process as they see it |
+//! | [`budget`] | how the process' memory is shared out among its roles |
 //! | [`admin`] | `/ready`, `/metrics`, `/config`, `/-/flush`, `/-/compact` |
 //! | [`telemetry`] | the reference of our own metrics |
 //! | [`client`] | `triptych query`, `triptych logs tail` |
 
 mod admin;
 mod app;
+mod budget;
 mod cli;
 mod client;
 mod config;

@@ -22,7 +22,7 @@ use triptych_rpc::{
     TracesStoreServer, Write, WriteClient, WriteServer,
 };
 use triptych_runtime::runtimes::Handles;
-use triptych_runtime::{SharedClock, Tasks};
+use triptych_runtime::{MemoryShare, ProcessBudget, SharedClock, Tasks};
 use triptych_store_gateway::StoreGateway;
 
 use crate::config::Config;
@@ -88,6 +88,7 @@ pub struct Parts {
     pub pools: Handles,
     pub tasks: Tasks,
     pub limits: TenantLimits,
+    pub budget: ProcessBudget,
     clock: SharedClock,
     bucket: Bucket,
     gossip: Option<Gossip>,
@@ -123,10 +124,13 @@ impl Parts {
     ) -> Result<Self> {
         let bucket = config.bucket().build().context("bucket")?;
         let limits = config.tenant_limits()?;
+        let budget = crate::budget::build(&config, roles);
+        crate::budget::watch(&budget, &tasks, &pools.background);
         let mut parts = Parts {
             pools,
             tasks,
             limits,
+            budget,
             clock,
             bucket,
             gossip,
@@ -243,11 +247,13 @@ fn store_routes(
 fn ingester(parts: &mut Parts) -> Result<()> {
     let ingester = parts.config.ingester.clone().build(triptych_ingester::Deps {
         bucket: parts.bucket.clone(),
+        spool: triptych_blob::local(&parts.config.data_dir.join("spool"))?,
         data_dir: parts.config.data_dir.clone(),
         disk: Arc::new(triptych_wal::OsDisk),
         clock: parts.clock.clone(),
         pools: parts.pools.clone(),
         limits: parts.limits.clone(),
+        budget: parts.budget.clone(),
         node: parts.config.node(),
         zone: parts.gossip.as_ref().map_or_else(triptych_ingester::alone, membership::zone),
     })?;
@@ -263,7 +269,11 @@ fn ingester(parts: &mut Parts) -> Result<()> {
 }
 
 fn store_gateway(parts: &mut Parts) -> Result<()> {
-    let deps = triptych_store_gateway::Deps { bucket: parts.bucket.clone(), pools: parts.pools.clone() };
+    let deps = triptych_store_gateway::Deps {
+        bucket: parts.bucket.clone(),
+        memory: parts.budget.share(MemoryShare::Caches).clone(),
+        pools: parts.pools.clone(),
+    };
     let store_gateway = Arc::new(parts.config.store_gateway.clone().build(deps));
     store_gateway.start(&parts.tasks);
     let routes = store_routes(store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
@@ -292,6 +302,7 @@ fn distributor(parts: &mut Parts) -> Result<()> {
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
         multitenancy: parts.config.multitenancy,
+        memory: parts.budget.share(MemoryShare::Pushes).clone(),
     })?;
     parts.add_http(distributor.routes());
     parts.otlp_http = Some(distributor.otlp_http_routes());
@@ -356,6 +367,7 @@ fn compactor(parts: &mut Parts) -> Result<()> {
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
         pools: parts.pools.clone(),
+        memory: parts.budget.share(MemoryShare::Compaction).clone(),
     });
     compactor.start(&parts.tasks);
     parts.ready_when(Role::Compactor, || true);

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use triptych_model::telemetry::Metric;
 
 /// By room, in the order of the reference.
-const ROOMS: [(&str, &[Metric]); 11] = [
+const ROOMS: [(&str, &[Metric]); 12] = [
     ("Every process", triptych_runtime::TELEMETRY),
+    ("Memory", crate::budget::TELEMETRY),
     ("Distributor", triptych_distributor::TELEMETRY),
     ("Ingester", triptych_ingester::TELEMETRY),
     ("Write-ahead log", triptych_wal::TELEMETRY),

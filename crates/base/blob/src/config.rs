@@ -139,12 +139,17 @@ impl BucketConfig {
 }
 
 impl FilesystemConfig {
-    fn build(&self) -> Result<impl ObjectStore> {
+    fn build(&self) -> Result<impl ObjectStore + use<>> {
         let failed = |e: &dyn fmt::Display| Error::unavailable(format!("bucket {}: {e}", self.dir.display()));
         std::fs::create_dir_all(&self.dir).map_err(|e| failed(&e))?;
         let store = LocalFileSystem::new_with_prefix(&self.dir).map_err(|e| failed(&e))?;
         Ok(store.with_fsync(true).with_automatic_cleanup(true))
     }
+}
+
+/// A directory of this process alone, laid out like a bucket: as durable as one that is configured, not counted as one.
+pub fn local(dir: &std::path::Path) -> Result<Bucket> {
+    Ok(Arc::new(FilesystemConfig { dir: dir.to_owned() }.build()?))
 }
 
 impl S3Config {

@@ -43,7 +43,7 @@ mod telemetry;
 pub use object_store;
 
 pub use cache::{CacheConfig, CachedBucket};
-pub use config::{BucketConfig, FilesystemConfig, S3Config, Secret};
+pub use config::{BucketConfig, FilesystemConfig, S3Config, Secret, local};
 pub use count::{CountedBucket, Operation};
 pub use error::store_error;
 pub use failing::FailingBucket;

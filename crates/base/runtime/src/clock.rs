@@ -1,8 +1,10 @@
 //! Time from outside, so that one seed replays the world.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// Where storage logic gets the time of day from. For how long something took, and to wait, `tokio::time` is used: a simulation
 /// moves both.
@@ -13,6 +15,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the epoch.
     fn now_ms(&self) -> i64 {
         self.now_ns() / 1_000_000
+    }
+
+    /// Nanoseconds since some moment, never backwards and never by leaps: for ages, pauses and rates, which must not care that somebody
+    /// sets the clock.
+    fn elapsed_ns(&self) -> i64 {
+        self.now_ns()
     }
 }
 
@@ -25,6 +33,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_ns(&self) -> i64 {
         now_ns()
+    }
+
+    fn elapsed_ns(&self) -> i64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_nanos() as i64
     }
 }
 

@@ -31,13 +31,13 @@ macro_rules! invariants {
 
 invariants! {
     I1 "An acknowledged item is in a WAL segment that was fsynced, or in the bucket and visible."
-    I2 "A WAL segment is deleted only after everything in it is in the bucket."
+    I2 "A WAL segment is deleted only after everything in it is in the bucket, or in the spool and synced."
     I3 "A block is read only when its last object (`meta.json`, index) is there; that object is written last."
     I4 "Copies by natural key are shown once."
     I5 "A read that missed something says so."
     I6 "A tenant id touches a path only as `TenantId`; no tenant sees what another wrote."
     I7 "Ingest never waits for a query: separate pools, no shared lock held across an await."
-    I8 "Every buffer that an outsider can fill has a limit in bytes."
+    I8 "Every buffer that an outsider can fill has a limit in bytes, drawn from the one budget of its process."
     I9 "Nothing is shown that was not written."
 }
 

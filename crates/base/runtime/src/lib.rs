@@ -1,7 +1,7 @@
 //! How work runs: thread pools by workload, background tasks of one shape, time from outside, and the one object that a query
 //! carries.
 //!
-//! **Owns** [`QueryContext`] (deadline, cancellation, budgets, report), [`MemoryBudget`], [`Clock`], [`Runtimes`],
+//! **Owns** [`QueryContext`] (deadline, cancellation, budgets, report), [`MemoryBudget`] and [`ProcessBudget`], [`Clock`], [`Runtimes`],
 //! [`tasks`] (supervised background tasks, drain), [`blocking`], [`random`], the registry of [`Invariant`]s.
 //! **Must not know** signals, storage, wire formats.
 //!
@@ -24,7 +24,7 @@ pub mod tasks;
 mod telemetry;
 
 pub use blocking::blocking;
-pub use budget::{MemoryBudget, Reservation};
+pub use budget::{MemoryBudget, MemoryShare, ProcessBudget, Reservation};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, now_ms, now_ns};
 pub use invariant::Invariant;
 pub use query::{QueryContext, QueryLimits, ReadReport};

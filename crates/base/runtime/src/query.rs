@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use triptych_model::{Error, Result, Share, TenantId};
 
-use crate::budget::{MemoryBudget, Reservation};
+use crate::budget::{self, MemoryBudget, Reservation};
 
 /// What one query may use. 0 means no limit, except for `memory_bytes_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +114,15 @@ impl Inner {
 pub struct QueryContext(Arc<Inner>, Option<Share>);
 
 impl QueryContext {
+    /// What it reserves counts for the query, its tenant, and all queries of the process.
     pub fn new(tenant: TenantId, limits: QueryLimits) -> Self {
-        let memory = MemoryBudget::new("query memory", limits.memory_bytes_max);
+        let memory = budget::queries().tenant(&tenant);
+        Self::drawing_on(&memory, tenant, limits)
+    }
+
+    /// For reads that are nobody's query (compaction): what they reserve counts for `memory`.
+    pub fn drawing_on(memory: &MemoryBudget, tenant: TenantId, limits: QueryLimits) -> Self {
+        let memory = memory.below("query memory", limits.memory_bytes_max);
         let deadline = Instant::now() + limits.timeout;
         Self(Inner::new(tenant, limits, deadline, CancellationToken::new(), memory), None)
     }
@@ -150,7 +157,7 @@ impl QueryContext {
         let Inner { tenant, deadline, cancel, memory, .. } = &*self.0;
         let memory_bytes_max = memory.bytes_max().saturating_sub(memory.used()) / memory_shares.max(1);
         let limits = QueryLimits { memory_bytes_max, ..self.limits_left() };
-        let memory = MemoryBudget::new("query memory", memory_bytes_max);
+        let memory = budget::queries().tenant(tenant).below("query memory", memory_bytes_max);
         Ok(Self(Inner::new(tenant.clone(), limits, *deadline, cancel.child_token(), memory), self.1.clone()))
     }
 

@@ -202,7 +202,7 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::reserve`], but refuses instead of waiting (Exhausted, with a time to come again).
+    /// As [`Wal::reserve`], but refuses instead of waiting (Unavailable, with a time to come again).
     pub fn try_reserve(&self, bytes: usize) -> Result<Permit> {
         let units = self.units(bytes)?;
         match self.room.clone().try_acquire_many_owned(units) {
@@ -214,7 +214,7 @@ impl Wal {
 
     /// The refusal of a write that waited long enough: names the queue's size and what is in it.
     pub fn full(&self, bytes: usize) -> Error {
-        Error::exhausted(format!(
+        Error::unavailable(format!(
             "{} WAL: the disk is behind: {} of {} bytes of the queue are waiting for it, {bytes} more are wanted",
             self.name,
             self.queued_bytes(),

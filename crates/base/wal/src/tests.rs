@@ -129,7 +129,7 @@ fn a_full_queue_refuses_with_numbers_or_waits() {
     let (wal, _) = Wal::open(Arc::new(OsDisk), dir.path(), "test", &config).unwrap();
     let held = wal.try_reserve(60).unwrap();
     let refused = wal.try_reserve(50).unwrap_err();
-    assert_eq!(refused.kind, Kind::Exhausted);
+    assert_eq!(refused.kind, Kind::Unavailable);
     assert!(refused.retry_after.is_some());
     assert_eq!(
         refused.to_string(),

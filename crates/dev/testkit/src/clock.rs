@@ -44,4 +44,8 @@ impl Clock for HostClock {
     fn now_ns(&self) -> i64 {
         self.world.now_ns() + self.skew_ns.load(Ordering::Relaxed)
     }
+
+    fn elapsed_ns(&self) -> i64 {
+        self.world.now_ns()
+    }
 }

@@ -14,7 +14,7 @@ use triptych_model::Result;
 use triptych_ring::{Member, MemberState};
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::runtimes::Handles;
-use triptych_runtime::{Invariant, Shutdown, Tasks};
+use triptych_runtime::{Invariant, MemoryBudget, MemoryShare, ProcessBudget, Shutdown, Tasks};
 use triptych_store_gateway::StoreGateway;
 
 use crate::bucket::SimBucket;
@@ -47,15 +47,24 @@ pub struct Machine {
     starts: AtomicI64,
     pub clock: Arc<HostClock>,
     pub disk: SimDisk,
+    /// The part of the disk that is laid out like a bucket. What was put there is synced.
+    spool: SimBucket,
     place: Place,
+}
+
+fn ingester_budget() -> ProcessBudget {
+    let weights = [(MemoryShare::Writes, 1), (MemoryShare::Flushes, 1)];
+    ProcessBudget::new(1 << 30, &weights, &[(MemoryShare::Heads, 64 << 20)])
 }
 
 impl Machine {
     pub fn new(name: &str, zone: &str, skew: i64, place: &Place) -> Self {
         let disk = SimDisk::new(name, &place.dice.fork(name), place.disk_mutant, place.journal.clone());
+        let spool = place.dice.fork(&format!("{name}-spool"));
+        let spool = SimBucket::new(&spool, place.clock.clone(), place.journal.clone());
         let clock = Arc::new(HostClock { world: place.clock.clone(), skew_ns: AtomicI64::new(skew) });
         let starts = AtomicI64::new(0);
-        Self { name: name.into(), zone: zone.into(), starts, clock, disk, place: place.clone() }
+        Self { name: name.into(), zone: zone.into(), starts, clock, disk, spool, place: place.clone() }
     }
 
     fn note(&self, what: std::fmt::Arguments<'_>) {
@@ -150,6 +159,8 @@ impl IngesterHost {
         let place = &self.machine.place;
         let ingester = self.config.clone().build(triptych_ingester::Deps {
             bucket: place.bucket.view(&self.machine.name, &process.life),
+            spool: self.machine.spool.view(&self.machine.name, &process.life),
+            budget: ingester_budget(),
             data_dir: PathBuf::from("/data"),
             disk: self.machine.disk.mount(&process.life),
             clock: self.machine.clock.clone(),
@@ -247,6 +258,7 @@ impl StoreHost {
         }
         let process = Arc::new(self.machine.boot(Role::StoreGateway, Vec::new()));
         let gateway = Arc::new(self.config.clone().build(triptych_store_gateway::Deps {
+            memory: MemoryBudget::new("caches", 256 << 20),
             bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
             pools: Handles::current(),
         }));
@@ -304,6 +316,7 @@ impl CompactorHost {
         }
         let process = Arc::new(self.machine.boot(Role::Other, Vec::new()));
         let compactor = self.config.clone().build(triptych_compactor::Deps {
+            memory: MemoryBudget::new("compactions", 512 << 20),
             bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
             limits: self.machine.place.limits.clone(),
             clock: self.machine.clock.clone(),

@@ -12,7 +12,7 @@ use triptych_model::{Result, TenantId};
 use triptych_querier::{Querier, Sources};
 use triptych_ring::{Member, Peer, Peers, Replication, peers};
 use triptych_rpc::{Ingest, Write};
-use triptych_runtime::Clock;
+use triptych_runtime::{Clock, MemoryBudget};
 
 use crate::bucket::{BucketFaults, SimBucket};
 use crate::clock::WorldClock;
@@ -82,7 +82,6 @@ fn ingester_config() -> triptych_ingester::Config {
         metrics: when.clone(),
         logs: when.clone(),
         traces: when,
-        memory_bytes_max: 64 << 20,
         retain_after_flush: seconds(15),
         flush_retry_max: seconds(4),
         wal_segment_bytes_max: 16 << 10,
@@ -99,7 +98,7 @@ fn store_gateway_config() -> triptych_store_gateway::Config {
 }
 
 fn compactor_config() -> triptych_compactor::Config {
-    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(20) }
+    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(20), ..Default::default() }
 }
 
 fn limits() -> Limits {
@@ -162,6 +161,7 @@ impl World {
                 limits: place.limits.clone(),
                 clock: machine.clock.clone(),
                 multitenancy: true,
+                memory: MemoryBudget::new("pushes", 512 << 20),
             })?;
             distributors.push((machine, Arc::new(distributor) as Arc<dyn Write>));
         }

@@ -25,7 +25,7 @@ use triptych_blob::Bucket;
 use triptych_config::{Limits, TenantLimits};
 use triptych_model::{Error, Result, Signal, TenantId};
 use triptych_runtime::runtimes::Handles;
-use triptych_runtime::{SharedClock, Tasks};
+use triptych_runtime::{MemoryBudget, SharedClock, Tasks};
 
 pub use telemetry::TELEMETRY;
 
@@ -41,11 +41,19 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub delete_delay: Duration,
+    /// Memory for what a merge holds. 0: a share of `memory_limit`.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub memory_bytes_max: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(300), delete_delay: Duration::from_secs(900) }
+        Self {
+            interval: Duration::from_secs(300),
+            delete_delay: Duration::from_secs(900),
+            memory_bytes_max: 0,
+        }
     }
 }
 
@@ -55,6 +63,8 @@ pub struct Deps {
     pub limits: TenantLimits,
     pub clock: SharedClock,
     pub pools: Handles,
+    /// What merges may hold, where the config does not say.
+    pub memory: MemoryBudget,
 }
 
 /// What one round of one tenant and signal did.
@@ -90,7 +100,10 @@ pub struct Compactor {
 }
 
 impl Config {
-    pub fn build(self, deps: Deps) -> Compactor {
+    pub fn build(mut self, deps: Deps) -> Compactor {
+        if self.memory_bytes_max == 0 {
+            self.memory_bytes_max = deps.memory.bytes_max();
+        }
         Compactor { config: Arc::new(self), deps: Arc::new(deps), running: Arc::default() }
     }
 }

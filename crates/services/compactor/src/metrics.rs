@@ -26,11 +26,14 @@ impl CompactDoor for Door {
         now_ns: i64,
     ) -> BoxFuture<'a, Result<Done>> {
         async move {
+            let own = config;
             let config = CompactConfig {
                 retention_ms: limits.metrics.retention.as_millis() as i64,
                 delete_delay_ms: config.delete_delay.as_millis() as i64,
                 ..Default::default()
             };
+            let memory_bytes_max = own.memory_bytes_max.min(config.memory_bytes_max);
+            let config = CompactConfig { memory_bytes_max, ..config };
             let report = compact_tenant(bucket, tenant, &config, now_ns / 1_000_000).await?;
             if let Some(first) = report.failed.first() {
                 return Err(Error::unavailable(first.clone()));

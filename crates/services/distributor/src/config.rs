@@ -24,7 +24,8 @@ pub struct Config {
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub batch_bytes_max: usize,
-    /// Memory for bodies and batches of all requests that are under way. Above it pushes are answered with 503.
+    /// Memory for bodies and batches of all requests that are under way; no size of a request may be more than a fifth of it. Above it pushes are
+    /// answered with 429 where the tenant holds more than its fair share, else with 503. 0: a share of `memory_limit`.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub in_flight_bytes_max: usize,
@@ -48,7 +49,7 @@ impl Default for Config {
             body_bytes_max: 32 << 20,
             request_bytes_max: 100 << 20,
             batch_bytes_max: 128 << 20,
-            in_flight_bytes_max: 512 << 20,
+            in_flight_bytes_max: 0,
             body_timeout: Duration::from_secs(30),
             push_timeout: Duration::from_secs(10),
             discover_service_name: true,
@@ -59,13 +60,18 @@ impl Default for Config {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Result<Distributor> {
-        let largest = self.body_bytes_max.max(self.request_bytes_max).max(self.batch_bytes_max);
-        if largest > self.in_flight_bytes_max {
-            return Err(Error::invalid(format!(
-                "distributor: in_flight_bytes_max ({}) is below the largest request it should hold ({largest})",
-                self.in_flight_bytes_max
-            )));
+        // A request holds its body, what it unfolds to and that sealed, and as much once more where it goes on in the background; a
+        // larger one would be refused again and again.
+        let largest = deps.memory.bytes_max() / 5;
+        if largest == 0 {
+            return Err(Error::invalid("distributor: there is no memory for pushes; raise memory_limit"));
         }
-        Ok(Distributor::new(Arc::new(self), deps))
+        let config = Self {
+            body_bytes_max: self.body_bytes_max.min(largest),
+            request_bytes_max: self.request_bytes_max.min(largest),
+            batch_bytes_max: self.batch_bytes_max.min(largest),
+            ..self
+        };
+        Ok(Distributor::new(Arc::new(config), deps))
     }
 }

@@ -28,6 +28,8 @@ pub struct Deps {
     pub clock: SharedClock,
     /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
     pub multitenancy: bool,
+    /// What bodies and batches of requests draw on.
+    pub memory: MemoryBudget,
 }
 
 /// Receives, validates, distributes. Cheap to clone.
@@ -40,7 +42,7 @@ pub(crate) struct Inner {
     pub limits: TenantLimits,
     pub clock: SharedClock,
     pub multitenancy: bool,
-    pub budget: MemoryBudget,
+    pub memory: MemoryBudget,
     rates: RateLimiter,
 }
 
@@ -147,7 +149,7 @@ impl Distributor {
             limits: deps.limits,
             clock: deps.clock,
             multitenancy: deps.multitenancy,
-            budget: MemoryBudget::new("pushes under way", config.in_flight_bytes_max),
+            memory: deps.memory,
             rates: RateLimiter::default(),
             config,
         }))
@@ -160,7 +162,7 @@ impl Distributor {
 
     /// Bytes of requests under way, and the most there may be.
     pub fn in_flight_bytes(&self) -> (usize, usize) {
-        (self.0.budget.used(), self.0.budget.bytes_max())
+        (self.0.memory.used(), self.0.memory.bytes_max())
     }
 
     /// Who sends.
@@ -185,14 +187,14 @@ impl Distributor {
         let bytes: usize = full.iter().map(|(_, b)| b.bytes()).sum();
         let items: usize = full.iter().map(|(_, b)| b.items()).sum();
         // The batches, and their sealed form beside them.
-        memory.grow(bytes.saturating_mul(2)).map_err(|e| Refusal::busy(&e))?;
+        memory.grow(bytes.saturating_mul(2)).map_err(Refusal::memory)?;
         self.check_rate(tenant, B::SIGNAL, bytes as u64, items as u64)?;
         let ctx = WriteContext { tenant: tenant.clone() };
         let mut sealed = Vec::with_capacity(full.len());
         for (set, batch) in full {
             let bytes = batch.seal();
             // What goes on in the background when this request has its answer.
-            let held = self.0.budget.reserve(bytes.len()).map_err(|e| Refusal::busy(&e))?;
+            let held = self.0.memory.tenant(tenant).reserve(bytes.len()).map_err(Refusal::memory)?;
             sealed.push((set, bytes, Arc::new(held)));
         }
         let pushes = sealed.into_iter().map(|(set, bytes, held)| {
@@ -213,7 +215,7 @@ impl Distributor {
             Signal::Logs => (limits.logs.ingestion_rate_bytes, limits.logs.ingestion_burst_bytes),
             Signal::Traces => (limits.traces.ingestion_rate_bytes, limits.traces.ingestion_burst_bytes),
         };
-        let now_ns = self.0.clock.now_ns();
+        let now_ns = self.0.clock.elapsed_ns();
         let Err(after) = self.0.rates.take(tenant, signal, bytes, (rate, burst), now_ns) else {
             return Ok(());
         };

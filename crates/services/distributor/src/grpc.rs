@@ -63,7 +63,7 @@ impl Distributor {
                 )));
             }
         };
-        let Received { bytes, memory } = self.read_body(&headers, body).await.map_err(refuse)?;
+        let Received { bytes, memory } = self.read_body(&tenant, &headers, body).await.map_err(refuse)?;
         let (compressed, message) = message(bytes).map_err(refuse)?;
         let encoding = match (compressed, encoding) {
             (false, _) => Encoding::Identity,

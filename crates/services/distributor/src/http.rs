@@ -85,7 +85,12 @@ impl Distributor {
     }
 
     /// Reads a body of at most `body_bytes_max`, in time, within the budget.
-    pub(crate) async fn read_body(&self, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
+    pub(crate) async fn read_body(
+        &self,
+        tenant: &TenantId,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Received, Refusal> {
         let config = &self.0.config;
         let max = config.body_bytes_max;
         let too_large = |bytes: u64| {
@@ -95,7 +100,7 @@ impl Distributor {
         if let Some(length) = length.filter(|length| *length > max as u64) {
             return Err(too_large(length));
         }
-        let mut memory = self.0.budget.reserve(0).map_err(|e| Refusal::busy(&e))?;
+        let mut memory = self.0.memory.tenant(tenant).reserve(0).map_err(Refusal::memory)?;
         let read = async {
             let mut body = body;
             let mut first = Bytes::new();
@@ -103,7 +108,7 @@ impl Distributor {
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|e| Refusal::invalid(format!("reading the request body: {e}")))?;
                 let Ok(data) = frame.into_data() else { continue };
-                memory.grow(data.len()).map_err(|e| Refusal::busy(&e))?;
+                memory.grow(data.len()).map_err(Refusal::memory)?;
                 if memory.bytes() > max {
                     return Err(too_large(memory.bytes() as u64));
                 }
@@ -163,7 +168,7 @@ impl Distributor {
     ) -> Result<Taken, Refusal> {
         // JSON becomes protobuf of about its own size before it is walked.
         if let Payload::Otlp { json: true, .. } = payload {
-            memory.grow(plain.len()).map_err(|e| Refusal::busy(&e))?;
+            memory.grow(plain.len()).map_err(Refusal::memory)?;
         }
         let limits = self.limits(tenant);
         let now_ns = self.0.clock.now_ns();
@@ -222,7 +227,7 @@ impl Distributor {
             None | Some("") => payload.default_encoding(),
             name => Encoding::from_header(name)?,
         };
-        let received = self.read_body(headers, body).await?;
+        let received = self.read_body(&tenant, headers, body).await?;
         self.take(&tenant, payload, encoding, received).await
     }
 }

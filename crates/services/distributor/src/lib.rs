@@ -20,8 +20,9 @@
 //! over the bytes of the batches, send, answer. Nothing is sent before the whole request was decoded, so a damaged one writes
 //! nothing. Items that break a limit are left out, the others are written; the answer then is 400 with examples (remote write,
 //! Loki push) or a partial success (OTLP).
-//! **Memory:** compressed body, decoded body and batches of all requests together stay below `in_flight_bytes_max`; one request
-//! below `body_bytes_max`, `request_bytes_max` and `batch_bytes_max`. Above it the answer is 503, to be retried.
+//! **Memory:** compressed body, decoded body and batches of all requests together stay below the share `pushes` of the process' budget,
+//! shared out fairly among the tenants; one request below `body_bytes_max`, `request_bytes_max` and `batch_bytes_max`. Above it the
+//! answer is 429 for a tenant that holds more than its part, else 503, to be retried.
 //!
 //! A write is acknowledged when a quorum of zones has synced it. One that fails may be there all the same, on some or on all ingesters:
 //! the sender sends it again, and copies are merged by their natural key.

@@ -48,12 +48,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// The process as a whole has no room: not this sender's fault.
-    pub fn busy(error: &Error) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: error.message.to_string(),
-            retry_after: Some(RETRY_AFTER),
+    /// A budget had no room: the sender's own doing, everybody's, or more than will ever be granted.
+    pub fn memory(error: Error) -> Self {
+        match (error.kind, error.retry_after) {
+            (Kind::Exhausted, None) => Self::too_large(error.message),
+            _ => error.into(),
         }
     }
 
@@ -153,7 +152,7 @@ impl From<BodyError> for Refusal {
             BodyError::UnsupportedEncoding(_) => Self::unsupported_media(error.to_string()),
             BodyError::TooLarge { .. } | BodyError::Bomb { .. } => Self::too_large(error.to_string()),
             BodyError::Damaged(_) => Self::invalid(error.to_string()),
-            BodyError::Memory(error) => Self::busy(error),
+            BodyError::Memory(error) => Self::memory(error.clone()),
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::refusal::Refusal;
 use crate::traces::TracesDoor;
 
 impl Distributor {
-    fn reserve(&self, bytes: usize) -> Result<Reservation> {
-        self.0.budget.reserve(bytes).map_err(|e| Error::unavailable(e.message))
+    fn reserve(&self, ctx: &WriteContext, bytes: usize) -> Result<Reservation> {
+        self.0.memory.tenant(&ctx.tenant).reserve(bytes)
     }
 
     async fn send_built<B: Batch>(
@@ -65,7 +65,7 @@ fn pairs<'a>(mut encoded: &'a [u8], out: &mut Vec<(&'a str, &'a str)>) -> Result
 #[async_trait]
 impl Write for Distributor {
     async fn metrics(&self, ctx: &WriteContext, batch: MetricsBuilder) -> Result<PushReport> {
-        let memory = self.reserve(batch.bytes())?;
+        let memory = self.reserve(ctx, batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
             let mut door = MetricsDoor::new(&self.0, &ctx.tenant, &limits.metrics);
@@ -96,7 +96,7 @@ impl Write for Distributor {
     }
 
     async fn logs(&self, ctx: &WriteContext, batch: LogsBuilder) -> Result<PushReport> {
-        let memory = self.reserve(batch.bytes())?;
+        let memory = self.reserve(ctx, batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
             let mut door = LogsDoor::new(&self.0, &ctx.tenant, &limits.logs);
@@ -117,7 +117,7 @@ impl Write for Distributor {
     }
 
     async fn traces(&self, ctx: &WriteContext, batch: TracesBuilder) -> Result<PushReport> {
-        let memory = self.reserve(batch.bytes())?;
+        let memory = self.reserve(ctx, batch.bytes())?;
         let shards = {
             let limits = self.limits(&ctx.tenant);
             let mut door = TracesDoor::new(&self.0, &ctx.tenant, &limits.traces);

@@ -17,14 +17,19 @@ pub struct Config {
     #[serde(deserialize_with = "traces_generation")]
     pub traces: GenerationConfig,
     /// Memory of everything that is not in the bucket yet, or was flushed just now. Writes that would go over it are refused
-    /// (429, `Retry-After`). 0: half of what the process may use (cgroup or machine).
+    /// (429 where the tenant holds more than its fair share, else 503). 0: a share of `memory_limit`.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub memory_bytes_max: usize,
-    /// Memory of writes that are being worked on: sealed and decompressed batches.
+    /// Memory of writes that are being worked on: sealed and decompressed batches. 0: a share of `memory_limit`.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub in_flight_bytes_max: usize,
+    /// Local disk for what is not in the bucket yet: write-ahead log, and flushes that wait for a bucket that is away. Writes that would
+    /// go over it are refused (503). 0: half of the file system.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub disk_bytes_max: u64,
     /// Largest decompressed batch that is taken.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
@@ -49,7 +54,7 @@ pub struct Config {
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub wal_segment_bytes_max: u64,
-    /// Writes that wait for the disk, per signal.
+    /// Writes that wait for the disk, per signal; at most a third of the writes in flight.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub wal_queue_bytes_max: usize,
@@ -83,7 +88,8 @@ impl Default for Config {
             logs: GenerationConfig::LOGS,
             traces: GenerationConfig::TRACES,
             memory_bytes_max: 0,
-            in_flight_bytes_max: 256 << 20,
+            in_flight_bytes_max: 0,
+            disk_bytes_max: 0,
             batch_bytes_max: 64 << 20,
             retain_after_flush: Duration::from_secs(60),
             flush_concurrency: 4,
@@ -144,10 +150,10 @@ fn traces_generation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Gener
 }
 
 impl Config {
-    pub(crate) fn wal(&self) -> WalConfig {
+    pub(crate) fn wal(&self, in_flight_bytes_max: usize) -> WalConfig {
         WalConfig {
             segment_bytes_max: self.wal_segment_bytes_max,
-            queue_bytes_max: self.wal_queue_bytes_max,
+            queue_bytes_max: self.wal_queue_bytes_max.min(in_flight_bytes_max / 3),
             fsync: self.wal_fsync,
         }
     }

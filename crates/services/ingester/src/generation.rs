@@ -1,41 +1,46 @@
 //! The mechanics that the three signals share: generations, from the first append to the last segment deleted.
 //!
 //! A *generation* is a run of WAL segments plus the heads that were built from them. It is `current` (takes writes), then *frozen*
-//! (waits for its flush, oldest first), then *retained* (in the bucket; still readable here), then gone.
+//! (waits for its flush, oldest first), then *retained* (in the bucket; still readable here), then gone. A frozen generation that the
+//! bucket does not take goes to the [`Spool`] on the local disk instead, heads and all.
 //!
 //! ```text
 //!  push ---- read lock: append to the head, enqueue in the WAL ---- await the ticket ---- acknowledge
 //!  rotate -- write lock: cut the WAL, current -> frozen, a new current
-//!  flush --- no lock: every tenant's head to the bucket; write lock: frozen -> retained
+//!  flush --- no lock: every tenant's head to the bucket (or spool); write lock: frozen -> retained
 //!  tick ---- write lock: retained -> gone; no lock: delete the segments up to its cut
 //! ```
 //! **Lock order**: `state`, then a generation's `tenants`, then what a head has inside. `flushing` (async) is taken first of all and
 //! alone. No lock but `flushing` is held across an await.
 //!
-//! Flushes of one signal run one after the other, oldest generation first: so cuts ascend, and deleting up to a cut never
-//! touches what is still to be flushed (I2).
+//! Flushes of one signal run one after the other, oldest generation first; one that fails is tried again later and lets those after it
+//! pass. Segments are deleted up to the cut before the oldest generation that is still to be flushed (I2).
 
-use std::collections::VecDeque;
+mod flush;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use triptych_blob::Bucket;
+use triptych_blob::object_store::path::Path;
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, TenantId, batch};
-use triptych_runtime::{QueryContext, SharedClock, Tasks, blocking, invariant};
+use triptych_runtime::{MemoryBudget, QueryContext, SharedClock, Tasks, blocking, invariant};
 use triptych_wal::{Cut, Replay, SegmentId, Wal};
 
 use crate::config::GenerationConfig;
+use crate::disk::DiskBudget;
 use crate::memory::Memory;
+use crate::spool::Spool;
 use crate::{Config, Zone, record, telemetry};
 
 /// What the mechanics need to know of a signal. A door (`metrics.rs`, `logs.rs`, `traces.rs`) implements it.
@@ -43,6 +48,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     const SIGNAL: Signal;
     /// What one tenant wrote in one generation. Clones share it.
     type Head: Clone + Send + Sync + 'static;
+    /// Reads what flushes have written to a bucket.
+    type Store: Clone + Send + Sync + 'static;
 
     fn new_head(&self, tenant: &TenantId) -> Self::Head;
     /// Applies a plain batch. `replay`: it was acknowledged before the process started.
@@ -54,11 +61,22 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Takes over limits that may have been changed.
     fn refresh(&self, _head: &Self::Head, _tenant: &TenantId) {}
     /// Writes the head to the bucket; the object that makes a block visible comes last. May be repeated.
-    fn flush(&self, head: Self::Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>>;
+    fn flush(
+        &self,
+        head: Self::Head,
+        tenant: TenantId,
+        bucket: Bucket,
+    ) -> BoxFuture<'static, Result<Flushed>>;
+    /// What an earlier flush has written is gone.
+    fn forget_flushed(&self, _head: &Self::Head) {}
+    /// Looks through the bucket, once; it holds few blocks, and none will come.
+    fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<Self::Store>>;
+    /// Whether the object makes others visible.
+    fn completes(path: &Path) -> bool;
 }
 
-/// Older heads, the current one, and what changes when it is current no more.
-pub(crate) type Followed<H> = (Vec<H>, H, watch::Receiver<u64>);
+/// What a question is about: heads, and stores of what is spooled.
+pub(crate) type Parts<K> = (Vec<<K as Kind>::Head>, Vec<<K as Kind>::Store>);
 
 /// What a flush wrote.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,9 +88,16 @@ pub(crate) struct Flushed {
 struct TenantHead<H> {
     tenant: TenantId,
     head: H,
-    /// As counted in the generation's and the ingester's memory.
+    /// As counted in the generation's and the tenant's memory.
     bytes: AtomicI64,
+    memory: MemoryBudget,
     flushed: AtomicBool,
+}
+
+impl<H> Drop for TenantHead<H> {
+    fn drop(&mut self) {
+        self.memory.add(-self.bytes.load(Ordering::Relaxed));
+    }
 }
 
 /// See the module.
@@ -83,11 +108,11 @@ struct Generation<K: Kind> {
     appended_ns: AtomicI64,
     tenants: RwLock<HashMap<TenantId, Arc<TenantHead<K::Head>>>>,
     bytes: AtomicI64,
-    memory: Arc<Memory>,
+    memory: Memory,
 }
 
 impl<K: Kind> Generation<K> {
-    fn new(id: u64, started_ns: i64, memory: Arc<Memory>) -> Self {
+    fn new(id: u64, started_ns: i64, memory: Memory) -> Self {
         Self {
             id,
             started_ns,
@@ -117,6 +142,7 @@ impl<K: Kind> Generation<K> {
                 tenant: tenant.clone(),
                 head,
                 bytes: AtomicI64::new(0),
+                memory: self.memory.tenant(tenant),
                 flushed: AtomicBool::new(false),
             };
             self.count(kind, &head);
@@ -134,7 +160,7 @@ impl<K: Kind> Generation<K> {
         let now = kind.bytes(&head.head) as i64;
         let grown = now - head.bytes.swap(now, Ordering::Relaxed);
         self.bytes.fetch_add(grown, Ordering::Relaxed);
-        self.memory.add(grown);
+        head.memory.add(grown);
     }
 
     fn append(
@@ -162,11 +188,14 @@ impl<K: Kind> Generation<K> {
     fn is_flushed(&self) -> bool {
         self.tenants.read().values().all(|tenant| tenant.flushed.load(Ordering::Acquire))
     }
-}
 
-impl<K: Kind> Drop for Generation<K> {
-    fn drop(&mut self) {
-        self.memory.add(-self.bytes.load(Ordering::Relaxed));
+    /// Drops heads that are somewhere else now, and the memory they hold.
+    fn forget(&self, heads: &[Arc<TenantHead<K::Head>>]) {
+        let mut tenants = self.tenants.write();
+        let gone: Vec<_> = heads.iter().filter_map(|head| tenants.remove(&head.tenant)).collect();
+        drop(tenants);
+        let bytes: i64 = gone.iter().map(|head| head.bytes.load(Ordering::Relaxed)).sum();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -176,14 +205,19 @@ struct Closed<K: Kind> {
     cut: Cut,
     /// When its flush was complete; 0 before.
     flushed_ns: i64,
+    /// Attempts to flush it that failed, and when the next one may begin.
+    tries: u32,
+    retry_at: Instant,
 }
 
 struct State<K: Kind> {
     current: Arc<Generation<K>>,
     /// Oldest first.
     frozen: VecDeque<Closed<K>>,
-    /// Oldest first.
+    /// In the order in which they were flushed.
     retained: VecDeque<Closed<K>>,
+    /// Generations that are gone while an older one is not: their segments must wait for its.
+    gone: BTreeMap<u64, Cut>,
     /// No more writes are taken.
     draining: bool,
 }
@@ -193,6 +227,17 @@ impl<K: Kind> State<K> {
     fn closed(&self) -> impl Iterator<Item = &Arc<Generation<K>>> {
         self.retained.iter().chain(&self.frozen).map(|c| &c.generation)
     }
+
+    /// The cut up to which everything is gone, once.
+    fn take_deletable(&mut self) -> Option<Cut> {
+        let kept =
+            self.retained.iter().chain(&self.frozen).map(|c| c.generation.id).min().unwrap_or(u64::MAX);
+        let mut cut = None;
+        while self.gone.first_key_value().is_some_and(|(id, _)| *id < kept) {
+            cut = self.gone.pop_first().map(|(_, cut)| cut);
+        }
+        cut
+    }
 }
 
 /// All generations of one signal, and its WAL.
@@ -201,8 +246,13 @@ pub(crate) struct Generations<K: Kind> {
     config: Arc<Config>,
     when: GenerationConfig,
     wal: Arc<Wal>,
+    bucket: Bucket,
+    spool: Spool<K>,
+    disk: DiskBudget,
     clock: SharedClock,
-    memory: Arc<Memory>,
+    memory: Memory,
+    /// What flushes draw on.
+    flush_memory: MemoryBudget,
     flush_pool: Handle,
     zone: Zone,
     state: RwLock<State<K>>,
@@ -212,6 +262,14 @@ pub(crate) struct Generations<K: Kind> {
     deletable: parking_lot::Mutex<Option<Cut>>,
     /// One flush at a time.
     flushing: tokio::sync::Mutex<()>,
+    /// One copy from the spool to the bucket at a time.
+    uploading: tokio::sync::Mutex<()>,
+    /// The last flush or copy to the bucket failed.
+    bucket_fails: AtomicBool,
+    /// The spool took nothing when it was last asked; not before this it is asked again.
+    spool_retry_at: parking_lot::Mutex<Instant>,
+    /// There is something to copy.
+    spooled: Notify,
     /// What the WAL kept, until it is replayed.
     replay: parking_lot::Mutex<Option<Replay>>,
     /// There may be something to rotate.
@@ -235,8 +293,13 @@ struct ReplayStep {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub config: Arc<Config>,
+    pub bucket: Bucket,
+    /// Local and durable: where flushes go while the bucket does not take them.
+    pub spool: Bucket,
+    pub disk: DiskBudget,
     pub clock: SharedClock,
-    pub memory: Arc<Memory>,
+    pub memory: Memory,
+    pub flush_memory: MemoryBudget,
     pub flush_pool: Handle,
     pub zone: Zone,
 }
@@ -249,21 +312,31 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(1);
 /// Deleting waits this long for a writer that is behind.
 const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
-/// First pause after a flush that failed.
-const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
 impl<K: Kind> Generations<K> {
     pub(crate) fn new(kind: K, when: GenerationConfig, wal: (Wal, Replay), shared: Shared) -> Self {
-        let Shared { config, clock, memory, flush_pool, zone } = shared;
-        let current = Arc::new(Generation::new(1, clock.now_ns(), memory.clone()));
-        let state = State { current, frozen: VecDeque::new(), retained: VecDeque::new(), draining: false };
+        let Shared { config, bucket, spool, disk, clock, memory, flush_memory, flush_pool, zone } = shared;
+        // So that a generation is on its way to the bucket before memory is tight, whatever the other two hold.
+        let when = GenerationConfig { bytes_max: when.bytes_max.min(memory.bytes_max() / 4), ..when };
+        let current = Arc::new(Generation::new(1, clock.elapsed_ns(), memory.clone()));
+        let state = State {
+            current,
+            frozen: VecDeque::new(),
+            retained: VecDeque::new(),
+            gone: BTreeMap::new(),
+            draining: false,
+        };
         Self {
             kind,
             config,
             when,
             wal: Arc::new(wal.0),
+            bucket,
+            spool: Spool::new(spool),
+            disk,
             clock,
             memory,
+            flush_memory,
             flush_pool,
             zone,
             state: RwLock::new(state),
@@ -271,6 +344,10 @@ impl<K: Kind> Generations<K> {
             replayed: AtomicBool::new(false),
             deletable: parking_lot::Mutex::new(None),
             flushing: tokio::sync::Mutex::new(()),
+            uploading: tokio::sync::Mutex::new(()),
+            bucket_fails: AtomicBool::new(false),
+            spool_retry_at: parking_lot::Mutex::new(Instant::now()),
+            spooled: Notify::new(),
             replay: parking_lot::Mutex::new(Some(wal.1)),
             wake: Notify::new(),
             frozen: Notify::new(),
@@ -288,9 +365,10 @@ impl<K: Kind> Generations<K> {
             return Err(Error::unavailable("the ingester is replaying its write-ahead log")
                 .retry_after(Duration::from_secs(5)));
         }
-        self.memory.check(plain.len(), || self.state.read().frozen.len())?;
+        self.memory.check(tenant, plain.len(), || self.state.read().frozen.len())?;
         let header = record::header(tenant);
         let wanted = header.len() + sealed.len();
+        self.disk.check(wanted as u64)?;
         let permit = match tokio::time::timeout(self.config.wal_wait_max, self.wal.reserve(wanted)).await {
             Ok(permit) => permit?,
             Err(_) => return Err(self.wal.full(wanted)),
@@ -302,9 +380,10 @@ impl<K: Kind> Generations<K> {
                     Error::unavailable("the ingester is shutting down").retry_after(Duration::from_secs(1))
                 );
             }
-            let report = state.current.append(&self.kind, tenant, plain, self.clock.now_ns(), false)?;
+            let report = state.current.append(&self.kind, tenant, plain, self.clock.elapsed_ns(), false)?;
             (report, self.wal.enqueue(permit, [header, sealed])?, state.current.bytes())
         };
+        self.disk.add(K::SIGNAL, wanted as u64);
         if bytes >= self.when.bytes_max || self.memory.is_tight() {
             self.wake.notify_one();
         }
@@ -320,14 +399,21 @@ impl<K: Kind> Generations<K> {
         Ok(generations.filter_map(|generation| generation.head(ctx.tenant())).collect())
     }
 
-    /// As [`Generations::heads`], with the current one apart (made where there is none), and what changes when it is current no
+    /// As [`Generations::heads`], and the stores of what is spooled.
+    pub(crate) fn parts(&self, ctx: &QueryContext) -> Result<Parts<K>> {
+        let heads = self.heads(ctx)?;
+        // In this order: what leaves the heads was in the spool before.
+        Ok((heads, self.spool.stores()))
+    }
+
+    /// As [`Generations::parts`], with the current head apart (made where there is none), and what changes when it is current no
     /// more.
-    pub(crate) fn follow(&self, ctx: &QueryContext) -> Result<Followed<K::Head>> {
+    pub(crate) fn follow(&self, ctx: &QueryContext) -> Result<(Parts<K>, K::Head, watch::Receiver<u64>)> {
         let state = self.state_for(ctx)?;
         let older = state.closed().filter_map(|generation| generation.head(ctx.tenant())).collect();
         let current = state.current.tenant(&self.kind, ctx.tenant()).head.clone();
         // Under the lock: it was not rotated in between.
-        Ok((older, current, self.rotations.subscribe()))
+        Ok(((older, self.spool.stores()), current, self.rotations.subscribe()))
     }
 
     /// An ingester stands for its zone together with the others of the zone: when whoever asks does not know one of these (a
@@ -360,7 +446,7 @@ impl<K: Kind> Generations<K> {
 
     fn freeze(&self, state: &mut State<K>, cut: Cut) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let new = Arc::new(Generation::new(id, self.clock.now_ns(), self.memory.clone()));
+        let new = Arc::new(Generation::new(id, self.clock.elapsed_ns(), self.memory.clone()));
         let generation = std::mem::replace(&mut state.current, new);
         tracing::debug!(
             signal = %K::SIGNAL,
@@ -369,7 +455,8 @@ impl<K: Kind> Generations<K> {
             tenants = generation.tenants.read().len(),
             "generation frozen"
         );
-        state.frozen.push_back(Closed { generation, cut, flushed_ns: 0 });
+        let retry_at = Instant::now();
+        state.frozen.push_back(Closed { generation, cut, flushed_ns: 0, tries: 0, retry_at });
         self.rotations.send_replace(id);
         self.frozen.notify_one();
     }
@@ -377,7 +464,7 @@ impl<K: Kind> Generations<K> {
     /// Whether the current generation is old, big or idle.
     fn is_due(&self) -> bool {
         let state = self.state.read();
-        let (current, now_ns) = (&state.current, self.clock.now_ns());
+        let (current, now_ns) = (&state.current, self.clock.elapsed_ns());
         let since = |ns: i64| Duration::from_nanos(now_ns.saturating_sub(ns).max(0) as u64);
         !current.is_unused()
             && (since(current.started_ns) >= self.when.age_max
@@ -409,6 +496,11 @@ impl<K: Kind> Generations<K> {
         }
         self.rotate_if_due();
         self.forget_retained(self.config.retain_after_flush);
+        if let Err(error) =
+            self.spool.forget(self.clock.elapsed_ns(), nanos(self.config.retain_after_flush)).await
+        {
+            tracing::warn!(signal = %K::SIGNAL, %error, "spooled data could not be deleted, will be tried again");
+        }
         if let Err(error) = self.delete_segments().await {
             tracing::warn!(signal = %K::SIGNAL, %error, "WAL segments could not be deleted, will be tried again");
         }
@@ -416,6 +508,8 @@ impl<K: Kind> Generations<K> {
             let state = self.state.read();
             (state.current.clone(), state.frozen.len(), state.retained.len())
         };
+        let wal_disk_bytes = self.wal.disk_bytes();
+        self.disk.set(K::SIGNAL, wal_disk_bytes + self.spool.bytes());
         let heads = current.heads();
         heads.iter().for_each(|h| self.kind.refresh(&h.head, &h.tenant));
         let gauges = telemetry::Gauges {
@@ -425,30 +519,31 @@ impl<K: Kind> Generations<K> {
             tenants: heads.len(),
             items: heads.iter().map(|h| self.kind.items(&h.head)).sum(),
             wal_queued_bytes: self.wal.queued_bytes(),
-            wal_disk_bytes: self.wal.disk_bytes(),
+            wal_disk_bytes,
+            spool_units: self.spool.waiting(),
+            spool_bytes: self.spool.bytes(),
+            disk_limit_bytes: self.disk.bytes_max(),
         };
         telemetry::gauges(K::SIGNAL, &gauges);
     }
 
     fn forget_retained(&self, after: Duration) {
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.clock.elapsed_ns();
         let mut gone = Vec::new();
         let mut state = self.state.write();
-        while let Some(closed) = state.retained.pop_front_if(|closed| {
-            now_ns.saturating_sub(closed.flushed_ns) >= after.as_nanos().min(i64::MAX as u128) as i64
-        }) {
-            self.may_be_deleted(&closed);
+        while let Some(closed) =
+            state.retained.pop_front_if(|closed| now_ns.saturating_sub(closed.flushed_ns) >= nanos(after))
+        {
+            check_deletable(&closed);
+            state.gone.insert(closed.generation.id, closed.cut.clone());
             gone.push(closed);
+        }
+        if let Some(cut) = state.take_deletable() {
+            *self.deletable.lock() = Some(cut);
         }
         drop(state);
         // Heads are freed here, outside of the lock.
         drop(gone);
-    }
-
-    fn may_be_deleted(&self, closed: &Closed<K>) {
-        let id = closed.generation.id;
-        invariant!(I2, closed.generation.is_flushed(), "{}: generation {id} is not in the bucket", K::SIGNAL);
-        *self.deletable.lock() = Some(closed.cut.clone());
     }
 
     async fn delete_segments(&self) -> Result<()> {
@@ -465,89 +560,16 @@ impl<K: Kind> Generations<K> {
         Ok(())
     }
 
-    /// Flushes the oldest frozen generation. False when there is none. On an error the tenants that are done stay done, everything stays
-    /// readable, and the next call tries the others again.
-    pub(crate) async fn flush_oldest(&self) -> Result<bool> {
-        let _one_at_a_time = self.flushing.lock().await;
-        let Some(generation) = self.state.read().frozen.front().map(|c| c.generation.clone()) else {
-            return Ok(false);
-        };
-        let start = Instant::now();
-        let todo = generation.heads().into_iter().filter(|h| !h.flushed.load(Ordering::Acquire));
-        let tasks = todo.map(|head| async move {
-            let flush = self.kind.flush(head.head.clone(), head.tenant.clone());
-            let done = AbortOnDropHandle::new(self.flush_pool.spawn(flush)).await;
-            let done = done.unwrap_or_else(|e| Err(Error::internal(format!("flush: {e}"))));
-            if done.is_ok() {
-                head.flushed.store(true, Ordering::Release);
-            }
-            done.map_err(|e| e.context(format!("flush of {} of tenant {}", K::SIGNAL, head.tenant)))
-        });
-        let done: Vec<Result<Flushed>> = futures::stream::iter(tasks)
-            .buffer_unordered(self.config.flush_concurrency.max(1))
-            .collect()
-            .await;
-        let (mut written, mut failed) = (Flushed::default(), None);
-        for result in done {
-            match result {
-                Ok(flushed) => {
-                    written.objects += flushed.objects;
-                    written.bytes += flushed.bytes;
-                }
-                Err(error) => {
-                    telemetry::flush_failed(K::SIGNAL);
-                    failed = Some(error);
-                }
-            }
-        }
-        telemetry::flushed(K::SIGNAL, start.elapsed(), written.objects, written.bytes);
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let mut state = self.state.write();
-        if let Some(mut closed) = state.frozen.pop_front() {
-            closed.flushed_ns = self.clock.now_ns();
-            state.retained.push_back(closed);
-        }
-        drop(state);
-        tracing::info!(
-            signal = %K::SIGNAL,
-            generation = generation.id,
-            objects = written.objects,
-            bytes = written.bytes,
-            took = ?start.elapsed(),
-            "generation flushed"
-        );
-        Ok(true)
-    }
-
-    /// Returns when every generation up to `id` is in the bucket. Tries for as long as it is polled.
-    pub(crate) async fn flush_upto(&self, id: u64) {
-        let mut pause = FLUSH_RETRY;
-        while self.state.read().frozen.front().is_some_and(|c| c.generation.id <= id) {
-            match self.flush_oldest().await {
-                Ok(_) => pause = FLUSH_RETRY,
-                Err(error) => {
-                    tracing::warn!(signal = %K::SIGNAL, %error, retry_in = ?pause, "flush failed, the data stay here");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.config.flush_retry_max.max(FLUSH_RETRY));
-                }
-            }
-        }
-    }
-
-    /// The flush task: flushes whatever is frozen, for ever.
-    async fn flush_loop(&self) {
-        loop {
-            self.flush_upto(u64::MAX).await;
-            self.frozen.notified().await;
-        }
-    }
-
     /// Starts this signal's tasks: replay, then ticks; flushes.
-    pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks, pool: &Handle, names: [&'static str; 2]) {
+    pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks, pool: &Handle, names: [&'static str; 3]) {
         let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
         tasks.spawn(pool, names[0], async move {
+            if let Err(error) = this.spool.open(&this.kind).await {
+                // As below: what is spooled could not be read.
+                tracing::error!(signal = %K::SIGNAL, %error, "the spool could not be opened");
+                return;
+            }
+            this.spooled.notify_one();
             if let Err(error) = this.replay(|| shutdown.is_triggered()).await {
                 // Ends this task before shutdown, which ends the process: without its replay it must not serve.
                 tracing::error!(signal = %K::SIGNAL, %error, "the WAL's replay died");
@@ -571,6 +593,14 @@ impl<K: Kind> Generations<K> {
                 biased;
                 () = shutdown.triggered() => {}
                 () = this.flush_loop() => {}
+            }
+        });
+        let (this, shutdown) = (self.clone(), tasks.shutdown().clone());
+        tasks.spawn(pool, names[2], async move {
+            tokio::select! {
+                biased;
+                () = shutdown.triggered() => {}
+                () = this.upload_loop() => {}
             }
         });
     }
@@ -670,7 +700,7 @@ impl<K: Kind> Generations<K> {
         let (tenant, sealed) = record::parse(payload)?;
         let plain = batch::open(&sealed, self.config.batch_bytes_max.max(payload.len()))?;
         let current = self.state.read().current.clone();
-        let report = current.append(&self.kind, &tenant, &plain, self.clock.now_ns(), true)?;
+        let report = current.append(&self.kind, &tenant, &plain, self.clock.elapsed_ns(), true)?;
         if let Some((reason, refused)) = report.refused.first_key_value() {
             tracing::debug!(signal = %K::SIGNAL, %tenant, reason, items = refused.items, "refused in the replay");
         }
@@ -700,11 +730,20 @@ impl<K: Kind> Generations<K> {
         self.wal.close().await;
     }
 
-    /// Generations that are not in the bucket, the current one included if anything was written to it.
+    /// Generations that are not in the bucket, those in the spool and the current one included if anything was written to it.
     pub(crate) fn unflushed(&self) -> usize {
         let state = self.state.read();
-        state.frozen.len() + usize::from(!state.current.is_unused())
+        state.frozen.len() + usize::from(!state.current.is_unused()) + self.spool.waiting()
     }
+}
+
+fn check_deletable<K: Kind>(closed: &Closed<K>) {
+    let id = closed.generation.id;
+    invariant!(I2, closed.generation.is_flushed(), "{}: generation {id} is not in the bucket", K::SIGNAL);
+}
+
+fn nanos(duration: Duration) -> i64 {
+    duration.as_nanos().min(i64::MAX as u128) as i64
 }
 
 #[cfg(test)]

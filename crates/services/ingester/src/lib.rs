@@ -10,12 +10,18 @@
 //! | [`config`] | [`Config`] |
 //! | [`generation`] | the mechanics shared by the signals: append + WAL, rotate, flush, retain, replay |
 //! | [`metrics`], [`logs`], [`traces`] | the doors: heads of the signal, and the Store API over several generations |
+//! | [`spool`] | where flushes go while the bucket does not take them |
 //! | [`record`] | what rests in the write-ahead log |
-//! | [`memory`] | the ceiling on all heads |
+//! | [`memory`], [`disk`] | the ceilings on all heads, and on everything that is kept locally |
 //! | [`telemetry`] | our own metrics |
 //!
 //! # Layout on disk
-//! `<data_dir>/wal/{metrics,logs,traces}/00000001.wal`: see `triptych_wal`. Nothing else.
+//! `<data_dir>/wal/{metrics,logs,traces}/00000001.wal`: see `triptych_wal`. `<data_dir>/spool/{metrics,logs,traces}/..`: see [`spool`].
+//!
+//! # Without the bucket
+//! Frozen generations wait in memory. When that runs short, or when a generation failed to go several times, it is written to the spool, is
+//! read from there, and leaves memory and the write-ahead log; the spool is emptied when the bucket is back, oldest first. Log and spool
+//! together may hold `disk_bytes_max`; above it writes are refused (503) until the bucket takes some.
 //!
 //! # Consistency
 //! I1, I2 and the table "the process dies" of `docs/ARCHITECTURE.md` are kept by [`generation`]. A push is acknowledged after the fsync
@@ -23,20 +29,23 @@
 //! are merged by their natural key. A push that is refused for memory, queue or shutdown was not applied.
 //!
 //! # Memory
-//! Heads of all generations, waiting and retained ones included: `memory_bytes_max`, looked at before each append, so it can be passed
-//! by what the writes in flight add (`in_flight_bytes_max`, decompressed). The WAL's queue: `wal_queue_bytes_max` per signal. Replay
-//! flushes as it goes when the heads it builds pass three quarters of the ceiling.
+//! Heads of all generations, waiting and retained ones included: the share `heads` of the process' budget, looked at before each append,
+//! so it can be passed by what the writes in flight add (the share `writes`: sealed and decompressed). Both are shared out fairly among
+//! the tenants. Flushes wait for room in the share `flushes`. The WAL's queue: `wal_queue_bytes_max` per signal, at most a third of `writes`. Replay flushes as it goes when the heads it
+//! builds pass three quarters of the ceiling.
 //!
 //! # Known holes
-//! - A tenant whose flush fails for ever holds up the generations after it: their segments cannot be deleted before its own.
+//! - A head that can be written neither to the bucket nor to the spool stays in memory, and keeps the segments after it on disk.
 //! - A query that relates spans of one trace sees only those of one generation at a time; a generation is older than most traces.
 
 mod config;
+mod disk;
 mod generation;
 mod logs;
 mod memory;
 mod metrics;
 mod record;
+mod spool;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -56,18 +65,21 @@ use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, batch};
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
 use triptych_runtime::runtimes::Handles;
-use triptych_runtime::{MemoryBudget, SharedClock, Tasks};
+use triptych_runtime::{MemoryBudget, MemoryShare, ProcessBudget, SharedClock, Tasks};
 use triptych_wal::{Disk, Wal};
 
 pub use config::{Config, GenerationConfig};
 pub use telemetry::TELEMETRY;
 
+use disk::DiskBudget;
 use generation::{Generations, Kind, Shared};
 use memory::Memory;
 
 /// What the ingester is built from.
 pub struct Deps {
     pub bucket: Bucket,
+    /// Where flushes go while the bucket does not take them: local and durable (`<data_dir>/spool`).
+    pub spool: Bucket,
     /// Local and durable; the ingester's own.
     pub data_dir: PathBuf,
     /// What `data_dir` is on.
@@ -75,6 +87,8 @@ pub struct Deps {
     pub clock: SharedClock,
     pub pools: Handles,
     pub limits: TenantLimits,
+    /// What heads and writes in flight draw on.
+    pub budget: ProcessBudget,
     /// The name of this ingester among all; stands in what it writes. Restarts keep it.
     pub node: String,
     /// Members of its own zone that may hold data, the dead ones among them, by name (see [`Zone`]).
@@ -96,7 +110,7 @@ pub struct Ingester(Arc<Inner>);
 struct Inner {
     config: Arc<Config>,
     pools: Handles,
-    memory: Arc<Memory>,
+    memory: Memory,
     in_flight: MemoryBudget,
     metrics: Arc<Generations<metrics::Metrics>>,
     logs: Arc<Generations<logs::Logs>>,
@@ -104,24 +118,27 @@ struct Inner {
     has_left: AtomicBool,
 }
 
-/// What a writer that met a full budget of writes in flight is told to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
 impl Config {
     /// Opens the write-ahead logs. Nothing is served before [`Ingester::start`].
     pub fn build(self, deps: Deps) -> Result<Ingester> {
         let config = Arc::new(self);
-        let memory = Arc::new(Memory::new(config.memory_bytes_max));
+        let memory = Memory::new(deps.budget.share(MemoryShare::Heads).clone());
+        let in_flight = deps.budget.share(MemoryShare::Writes).clone();
+        let wal_config = config.wal(in_flight.bytes_max());
         let shared = Shared {
             config: config.clone(),
+            bucket: deps.bucket.clone(),
+            spool: deps.spool.clone(),
+            disk: DiskBudget::new(config.disk_bytes_max, &deps.data_dir),
             clock: deps.clock.clone(),
             memory: memory.clone(),
+            flush_memory: deps.budget.share(MemoryShare::Flushes).clone(),
             flush_pool: deps.pools.background.clone(),
             zone: deps.zone.clone(),
         };
         let wal = |signal: Signal| {
             let dir = deps.data_dir.join("wal").join(signal.as_str());
-            Wal::open(deps.disk.clone(), &dir, signal.as_str(), &config.wal())
+            Wal::open(deps.disk.clone(), &dir, signal.as_str(), &wal_config)
         };
         let metrics = Generations::new(
             metrics::Metrics::new(&deps),
@@ -136,7 +153,7 @@ impl Config {
         Ok(Ingester(Arc::new(Inner {
             pools: deps.pools,
             memory,
-            in_flight: MemoryBudget::new("writes in flight", config.in_flight_bytes_max),
+            in_flight,
             config,
             metrics: Arc::new(metrics),
             logs: Arc::new(logs),
@@ -150,14 +167,17 @@ impl Ingester {
     /// Starts the replay, in parallel for the signals, and the periodic work.
     pub fn start(&self, tasks: &Tasks) {
         let pool = &self.0.pools.background;
-        self.0.metrics.start(tasks, pool, ["ingester-metrics", "ingester-flush-metrics"]);
-        self.0.logs.start(tasks, pool, ["ingester-logs", "ingester-flush-logs"]);
-        self.0.traces.start(tasks, pool, ["ingester-traces", "ingester-flush-traces"]);
-        let memory = self.0.memory.clone();
-        tasks.spawn_periodic(pool, "ingester-memory", Duration::from_secs(5), move || {
-            telemetry::memory(memory.used(), memory.bytes_max());
-            std::future::ready(())
-        });
+        self.0.metrics.start(
+            tasks,
+            pool,
+            ["ingester-metrics", "ingester-flush-metrics", "ingester-upload-metrics"],
+        );
+        self.0.logs.start(tasks, pool, ["ingester-logs", "ingester-flush-logs", "ingester-upload-logs"]);
+        self.0.traces.start(
+            tasks,
+            pool,
+            ["ingester-traces", "ingester-flush-traces", "ingester-upload-traces"],
+        );
     }
 
     /// True when the write-ahead log is replayed: writes are taken, reads are whole.
@@ -233,7 +253,7 @@ impl Ingester {
         // What the batch claims to be is checked by `open`; here it is what the decompression will need.
         let claimed = sealed.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) as usize);
         let wanted = sealed.len() + claimed.min(inner.config.batch_bytes_max);
-        let _in_flight = inner.in_flight.reserve(wanted).map_err(|e| e.retry_after(RETRY_AFTER))?;
+        let _in_flight = inner.in_flight.tenant(&ctx.tenant).reserve(wanted)?;
         let plain = batch::open(&sealed, inner.config.batch_bytes_max)?;
         match signal {
             Signal::Metrics => inner.metrics.push(&ctx.tenant, sealed, &plain).await,
@@ -244,9 +264,8 @@ impl Ingester {
 }
 
 async fn flush<K: Kind>(generations: &Generations<K>) {
-    if let Some(newest) = generations.rotate() {
-        generations.flush_upto(newest).await;
-    }
+    // What went to the spool before is waited for, too.
+    generations.flush_upto(generations.rotate().unwrap_or(0)).await;
 }
 
 #[async_trait]

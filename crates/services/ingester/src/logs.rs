@@ -9,8 +9,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use triptych_blob::Bucket;
+use triptych_blob::object_store::path::Path;
 use triptych_config::TenantLimits;
-use triptych_logs::{FlushOptions, Head, HeadConfig, merge};
+use triptych_logs::{BucketStore, BucketStoreConfig, FlushOptions, Head, HeadConfig, merge};
 use triptych_model::logs::{
     DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
@@ -23,12 +24,12 @@ use triptych_runtime::{QueryContext, SharedClock, ahead};
 
 use crate::Deps;
 use crate::generation::{Flushed, Generations, Kind};
+use crate::spool::STORE_CACHE_BYTES;
 
 /// Most lines of older generations that a tail begins with.
 const TAIL_HISTORY_LINES_MAX: usize = 5000;
 
 pub(crate) struct Logs {
-    bucket: Bucket,
     limits: TenantLimits,
     clock: SharedClock,
     node: String,
@@ -36,18 +37,14 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new(deps: &Deps) -> Self {
-        Self {
-            bucket: deps.bucket.clone(),
-            limits: deps.limits.clone(),
-            clock: deps.clock.clone(),
-            node: deps.node.clone(),
-        }
+        Self { limits: deps.limits.clone(), clock: deps.clock.clone(), node: deps.node.clone() }
     }
 }
 
 impl Kind for Logs {
     const SIGNAL: Signal = Signal::Logs;
     type Head = Head;
+    type Store = BucketStore;
 
     fn new_head(&self, tenant: &TenantId) -> Head {
         let limits = &self.limits.of(tenant).logs;
@@ -70,14 +67,28 @@ impl Kind for Logs {
         head.stream_count()
     }
 
-    fn flush(&self, head: Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>> {
-        let bucket = self.bucket.clone();
+    fn flush(&self, head: Head, tenant: TenantId, bucket: Bucket) -> BoxFuture<'static, Result<Flushed>> {
         let options = FlushOptions::new(self.node.clone(), self.clock.now_ns());
         Box::pin(async move {
             let report = head.flush(&bucket, &tenant, &options).await?;
             let objects = report.chunks + report.index_files.len() as u64;
             Ok(Flushed { objects, bytes: report.chunk_bytes })
         })
+    }
+
+    fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<BucketStore>> {
+        let half = STORE_CACHE_BYTES / 2;
+        let config =
+            BucketStoreConfig { index_cache_bytes: half, chunk_cache_bytes: half, ..Default::default() };
+        Box::pin(async move {
+            let store = BucketStore::new(bucket, config);
+            store.sync().await?;
+            Ok(store)
+        })
+    }
+
+    fn completes(path: &Path) -> bool {
+        triptych_logs::layout::completes(path)
     }
 }
 
@@ -90,22 +101,31 @@ pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>, pub(crate) Handle);
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        let merged = entries(&self.0.heads(ctx)?, ctx, select).await?;
+        let (heads, stores) = self.0.parts(ctx)?;
+        let merged = entries(&heads, &stores, ctx, select).await?;
         Ok(ahead(&self.1, merged, AHEAD_BATCHES))
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         let mut streams = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             streams.push(head.samples(ctx, select).await?);
+        }
+        for store in stores {
+            streams.push(store.samples(ctx, select).await?);
         }
         Ok(ahead(&self.1, merge::merge_samples(streams), AHEAD_BATCHES))
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             lists.push(head.label_names(ctx, select).await?);
+        }
+        for store in stores {
+            lists.push(store.label_names(ctx, select).await?);
         }
         Ok(merge::merge_strings(lists, select.limit))
     }
@@ -117,24 +137,36 @@ impl LogsStore for Door {
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             lists.push(head.label_values(ctx, name, select).await?);
+        }
+        for store in stores {
+            lists.push(store.label_values(ctx, name, select).await?);
         }
         Ok(merge::merge_strings(lists, select.limit))
     }
 
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             lists.push(head.series(ctx, select).await?);
+        }
+        for store in stores {
+            lists.push(store.series(ctx, select).await?);
         }
         Ok(merge::merge_series(lists, select.limit))
     }
 
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
         let mut all = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             all.push(head.stats(ctx, select).await?);
+        }
+        for store in stores {
+            all.push(store.stats(ctx, select).await?);
         }
         Ok(merge::merge_stats(all))
     }
@@ -148,16 +180,24 @@ impl LogsStore for Door {
         // Cut after adding up: what is small in each generation may be large in all.
         let uncut = StreamsSelect { limit: 0, ..select.clone() };
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             lists.push(head.volume(ctx, &uncut, labels).await?);
+        }
+        for store in stores {
+            lists.push(store.volume(ctx, &uncut, labels).await?);
         }
         Ok(merge::merge_volumes(lists, select.limit))
     }
 
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
         let mut lists = Vec::new();
-        for head in self.0.heads(ctx)? {
+        let (heads, stores) = self.0.parts(ctx)?;
+        for head in heads {
             lists.push(head.detected_fields(ctx, select).await?);
+        }
+        for store in stores {
+            lists.push(store.detected_fields(ctx, select).await?);
         }
         Ok(merge::merge_fields(lists))
     }
@@ -177,7 +217,7 @@ impl LogsStore for Door {
 
     /// What is here already, then what arrives, from one generation to the next.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
-        let (older, current, rotations) = self.0.follow(ctx)?;
+        let ((older, stores), current, rotations) = self.0.follow(ctx)?;
         let select = EntrySelect {
             expr: expr.to_owned(),
             start_ns,
@@ -186,7 +226,7 @@ impl LogsStore for Door {
             limit: TAIL_HISTORY_LINES_MAX,
         };
         let live = current.tail(ctx, expr, start_ns).await?;
-        let mut history: Vec<LogEntry> = entries(&older, ctx, &select).await?.try_concat().await?;
+        let mut history: Vec<LogEntry> = entries(&older, &stores, ctx, &select).await?.try_concat().await?;
         history.reverse();
         let follow = Follow {
             generations: self.0.clone(),
@@ -205,10 +245,18 @@ impl LogsStore for Door {
     }
 }
 
-async fn entries(heads: &[Head], ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
+async fn entries(
+    heads: &[Head],
+    stores: &[BucketStore],
+    ctx: &QueryContext,
+    select: &EntrySelect,
+) -> Result<Stream<Vec<LogEntry>>> {
     let mut streams = Vec::new();
     for head in heads {
         streams.push(head.entries(ctx, select).await?);
+    }
+    for store in stores {
+        streams.push(store.entries(ctx, select).await?);
     }
     Ok(merge::merge_entries(streams, select.direction, select.limit))
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
+use triptych_blob::object_store::path::Path;
 use triptych_config::TenantLimits;
 use triptych_metrics::head::FlushOptions;
-use triptych_metrics::{Head, HeadConfig, merge};
+use triptych_metrics::{BucketStore, BucketStoreConfig, Head, HeadConfig, merge};
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
 };
@@ -19,9 +20,9 @@ use triptych_runtime::{QueryContext, SharedClock};
 
 use crate::Deps;
 use crate::generation::{Flushed, Generations, Kind};
+use crate::spool::STORE_CACHE_BYTES;
 
 pub(crate) struct Metrics {
-    bucket: Bucket,
     limits: TenantLimits,
     clock: SharedClock,
     node: String,
@@ -29,12 +30,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(deps: &Deps) -> Self {
-        Self {
-            bucket: deps.bucket.clone(),
-            limits: deps.limits.clone(),
-            clock: deps.clock.clone(),
-            node: deps.node.clone(),
-        }
+        Self { limits: deps.limits.clone(), clock: deps.clock.clone(), node: deps.node.clone() }
     }
 
     fn series_max(&self, tenant: &TenantId) -> usize {
@@ -45,6 +41,7 @@ impl Metrics {
 impl Kind for Metrics {
     const SIGNAL: Signal = Signal::Metrics;
     type Head = Head;
+    type Store = BucketStore;
 
     fn new_head(&self, tenant: &TenantId) -> Head {
         let window = self.limits.of(tenant).metrics.out_of_order_window;
@@ -71,8 +68,7 @@ impl Kind for Metrics {
         head.set_series_max(self.series_max(tenant));
     }
 
-    fn flush(&self, head: Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>> {
-        let bucket = self.bucket.clone();
+    fn flush(&self, head: Head, tenant: TenantId, bucket: Bucket) -> BoxFuture<'static, Result<Flushed>> {
         // Thanos and Mimir tell replicas' blocks apart by their external labels.
         let options = FlushOptions {
             labels: BTreeMap::from([("replica".to_owned(), self.node.clone())]),
@@ -85,18 +81,44 @@ impl Kind for Metrics {
             Ok(Flushed { objects, bytes: report.bytes })
         })
     }
+
+    fn forget_flushed(&self, head: &Head) {
+        head.forget_flushed();
+    }
+
+    fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<BucketStore>> {
+        let half = STORE_CACHE_BYTES / 2;
+        let config = BucketStoreConfig { header_cache_bytes_max: half, page_cache_bytes_max: half };
+        Box::pin(async move {
+            let store = BucketStore::new(bucket, config);
+            store.sync().await?;
+            Ok(store)
+        })
+    }
+
+    fn completes(path: &Path) -> bool {
+        triptych_metrics::completes(path)
+    }
 }
 
 #[async_trait]
 impl MetricsStore for Generations<Metrics> {
     async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        let sources: Result<Vec<_>> = self.heads(ctx)?.iter().map(|h| h.select(ctx, select)).collect();
-        Ok(merge::merge_chunks(sources?))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut sources = heads.iter().map(|h| h.select(ctx, select)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            sources.push(store.select(ctx, select).await?);
+        }
+        Ok(merge::merge_chunks(sources))
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
-        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.label_names(ctx, select)).collect();
-        Ok(merge::merge_strings(lists?, select.limit))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut lists = heads.iter().map(|h| h.label_names(ctx, select)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            lists.push(store.label_names(ctx, select).await?);
+        }
+        Ok(merge::merge_strings(lists, select.limit))
     }
 
     async fn label_values(
@@ -105,29 +127,50 @@ impl MetricsStore for Generations<Metrics> {
         name: &str,
         select: &LabelsSelect,
     ) -> Result<Vec<String>> {
-        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.label_values(ctx, name, select)).collect();
-        Ok(merge::merge_strings(lists?, select.limit))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut lists =
+            heads.iter().map(|h| h.label_values(ctx, name, select)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            lists.push(store.label_values(ctx, name, select).await?);
+        }
+        Ok(merge::merge_strings(lists, select.limit))
     }
 
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
-        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.series(ctx, select)).collect();
-        Ok(merge::merge_series(lists?, select.limit))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut lists = heads.iter().map(|h| h.series(ctx, select)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            lists.push(store.series(ctx, select).await?);
+        }
+        Ok(merge::merge_series(lists, select.limit))
     }
 
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
         // The newest wins: it comes first.
-        let heads = self.heads(ctx)?;
-        let lists: Result<_> = heads.iter().rev().map(|h| h.metadata(ctx, metric, limit)).collect();
-        Ok(merge::merge_metadata(lists?, limit))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut lists =
+            heads.iter().rev().map(|h| h.metadata(ctx, metric, limit)).collect::<Result<Vec<_>>>()?;
+        for store in stores.iter().rev() {
+            lists.push(store.metadata(ctx, metric, limit).await?);
+        }
+        Ok(merge::merge_metadata(lists, limit))
     }
 
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
-        let lists: Result<_> = self.heads(ctx)?.iter().map(|h| h.exemplars(ctx, select)).collect();
-        Ok(merge::merge_exemplars(lists?))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut lists = heads.iter().map(|h| h.exemplars(ctx, select)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            lists.push(store.exemplars(ctx, select).await?);
+        }
+        Ok(merge::merge_exemplars(lists))
     }
 
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        let all: Result<_> = self.heads(ctx)?.iter().map(|h| h.cardinality(ctx, limit)).collect();
-        Ok(merge::merge_cardinality(all?, limit))
+        let (heads, stores) = self.parts(ctx)?;
+        let mut all = heads.iter().map(|h| h.cardinality(ctx, limit)).collect::<Result<Vec<_>>>()?;
+        for store in stores {
+            all.push(store.cardinality(ctx, limit).await?);
+        }
+        Ok(merge::merge_cardinality(all, limit))
     }
 }

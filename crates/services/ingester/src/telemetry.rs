@@ -27,10 +27,14 @@ triptych_model::telemetry! {
     gauge wal_queued_bytes(wal) = "triptych_wal_queued_bytes";
     /// Bytes of the write-ahead log on disk.
     gauge wal_disk_bytes(wal) = "triptych_wal_disk_bytes";
-    /// Memory that all heads hold.
-    gauge memory_bytes() = "triptych_ingester_memory_bytes";
-    /// Memory that all heads may hold (`ingester.memory_bytes_max`); over it pushes are refused.
-    gauge memory_limit_bytes() = "triptych_ingester_memory_limit_bytes";
+    /// Flushes on the local disk that wait for the bucket.
+    gauge spool_units(signal) = "triptych_ingester_spool_units";
+    /// Bytes of flushes on the local disk, those included that are in the bucket and not deleted here yet.
+    gauge spool_bytes(signal) = "triptych_ingester_spool_bytes";
+    /// What write-ahead logs and spools together may hold (`ingester.disk_bytes_max`); over it pushes are refused.
+    gauge disk_limit_bytes() = "triptych_ingester_disk_limit_bytes";
+    /// Generations that went to the local disk because the bucket did not take them.
+    counter spooled_generations(signal) = "triptych_ingester_spooled_generations_total";
     /// Time of one flush of a generation to the bucket.
     histogram flush_seconds(signal) = "triptych_ingester_flush_seconds";
     /// Objects that were flushed to the bucket.
@@ -75,6 +79,10 @@ pub(crate) struct Gauges {
     pub items: usize,
     pub wal_queued_bytes: usize,
     pub wal_disk_bytes: u64,
+    /// Flushes on the local disk that are not in the bucket.
+    pub spool_units: usize,
+    pub spool_bytes: u64,
+    pub disk_limit_bytes: u64,
 }
 
 pub(crate) fn gauges(signal: Signal, gauges: &Gauges) {
@@ -87,11 +95,9 @@ pub(crate) fn gauges(signal: Signal, gauges: &Gauges) {
     tenants(signal).set(gauges.tenants as f64);
     wal_queued_bytes(signal).set(gauges.wal_queued_bytes as f64);
     wal_disk_bytes(signal).set(gauges.wal_disk_bytes as f64);
-}
-
-pub(crate) fn memory(used: usize, max: usize) {
-    memory_bytes().set(used as f64);
-    memory_limit_bytes().set(max as f64);
+    spool_units(signal).set(gauges.spool_units as f64);
+    spool_bytes(signal).set(gauges.spool_bytes as f64);
+    disk_limit_bytes().set(gauges.disk_limit_bytes as f64);
 }
 
 pub(crate) fn flushed(signal: Signal, took: Duration, objects: u64, bytes: u64) {
@@ -99,6 +105,11 @@ pub(crate) fn flushed(signal: Signal, took: Duration, objects: u64, bytes: u64) 
     flush_seconds(signal).record(took.as_secs_f64());
     flushed_objects(signal).increment(objects);
     flushed_bytes(signal).increment(bytes);
+}
+
+/// A generation went to the local disk.
+pub(crate) fn spooled(signal: Signal) {
+    spooled_generations(signal.as_str()).increment(1);
 }
 
 pub(crate) fn flush_failed(signal: Signal) {

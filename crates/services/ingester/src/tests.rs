@@ -12,7 +12,7 @@ use triptych_model::logs::{Direction, EntrySelect, LogEntry, SampleSelect, Strea
 use triptych_model::metrics::{LabelsSelect, MetricKind, Sample, SeriesSelect};
 use triptych_model::traces::{SpanId, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceSearch, Value};
 use triptych_model::{Kind as ErrorKind, Labels, MatchOp, Matcher, TenantId};
-use triptych_runtime::{QueryContext, Shutdown, SystemClock};
+use triptych_runtime::{MemoryShare, ProcessBudget, QueryContext, Shutdown, SystemClock};
 use triptych_traces::otlp;
 
 use super::*;
@@ -24,6 +24,7 @@ struct World {
     bucket: FailingBucket,
     limits: Limits,
     config: Config,
+    budget: ProcessBudget,
 }
 
 struct Process {
@@ -33,19 +34,27 @@ struct Process {
 
 impl World {
     fn new() -> Self {
-        let config = Config { memory_bytes_max: 256 << 20, ..Config::default() };
+        let budget = ProcessBudget::unlimited();
         let bucket = FailingBucket::new(triptych_blob::memory(), 1);
-        Self { dir: tempfile::tempdir().unwrap(), bucket, limits: Limits::default(), config }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            bucket,
+            limits: Limits::default(),
+            config: Config::default(),
+            budget,
+        }
     }
 
     async fn start(&self) -> Process {
         let deps = Deps {
             bucket: Arc::new(self.bucket.clone()),
+            spool: triptych_blob::local(&self.dir.path().join("spool")).unwrap(),
             data_dir: self.dir.path().to_owned(),
             disk: Arc::new(triptych_wal::OsDisk),
             clock: Arc::new(SystemClock),
             pools: Handles::current(),
             limits: TenantLimits::new(&self.limits, &BTreeMap::new()).unwrap(),
+            budget: self.budget.clone(),
             node: "ingester-0".to_owned(),
             zone: crate::alone(),
         };
@@ -462,7 +471,7 @@ async fn a_tail_goes_on_over_generations() {
 #[tokio::test]
 async fn hostile_batches() {
     let mut world = World::new();
-    world.config.in_flight_bytes_max = 1 << 20;
+    world.budget = ProcessBudget::new(1 << 30, &[(MemoryShare::Heads, 1)], &[(MemoryShare::Writes, 1 << 20)]);
     let process = world.start().await;
     let a = tenant("a");
     let huge = [&u32::MAX.to_le_bytes()[..], b"xxxx"].concat();
@@ -482,7 +491,7 @@ async fn hostile_batches() {
     assert_eq!(world.segments(), 0, "none of it is in the write-ahead log");
     let many = process.ingester.0.in_flight.reserve(1 << 20).unwrap();
     let refused = push(&process, &a, Signal::Logs, lines(0)).await.unwrap_err();
-    assert_eq!((refused.kind, refused.retry_after.is_some()), (ErrorKind::Exhausted, true));
+    assert_eq!((refused.kind, refused.retry_after.is_some()), (ErrorKind::Unavailable, true));
     drop(many);
     push(&process, &a, Signal::Logs, lines(0)).await.unwrap();
 }

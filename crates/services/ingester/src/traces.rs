@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
+use triptych_blob::object_store::path::Path;
 use triptych_config::TenantLimits;
 use triptych_model::batch::TracesReader;
 use triptych_model::push::PushReport;
@@ -15,25 +16,26 @@ use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 use triptych_traceql::{merge_matches, merge_samples, merge_tags, merge_values};
-use triptych_traces::{FlushOptions, Head, HeadConfig};
+use triptych_traces::{BucketStore, BucketStoreConfig, FlushOptions, Head, HeadConfig};
 
 use crate::Deps;
 use crate::generation::{Flushed, Generations, Kind};
+use crate::spool::STORE_CACHE_BYTES;
 
 pub(crate) struct Traces {
-    bucket: Bucket,
     limits: TenantLimits,
 }
 
 impl Traces {
     pub(crate) fn new(deps: &Deps) -> Self {
-        Self { bucket: deps.bucket.clone(), limits: deps.limits.clone() }
+        Self { limits: deps.limits.clone() }
     }
 }
 
 impl Kind for Traces {
     const SIGNAL: Signal = Signal::Traces;
     type Head = Head;
+    type Store = BucketStore;
 
     fn new_head(&self, tenant: &TenantId) -> Head {
         let limits = &self.limits.of(tenant).traces;
@@ -55,8 +57,7 @@ impl Kind for Traces {
         head.trace_count()
     }
 
-    fn flush(&self, head: Head, tenant: TenantId) -> BoxFuture<'static, Result<Flushed>> {
-        let bucket = self.bucket.clone();
+    fn flush(&self, head: Head, tenant: TenantId, bucket: Bucket) -> BoxFuture<'static, Result<Flushed>> {
         Box::pin(async move {
             let report = head.flush(&bucket, &tenant, &FlushOptions::default()).await?;
             if report.damaged_parts > 0 {
@@ -66,6 +67,20 @@ impl Kind for Traces {
             }
             Ok(Flushed { objects: u64::from(report.block.is_some()), bytes: report.bytes })
         })
+    }
+
+    fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<BucketStore>> {
+        let mut config = BucketStoreConfig { footer_bytes_max: STORE_CACHE_BYTES / 2, ..Default::default() };
+        config.cache.bytes_max = STORE_CACHE_BYTES / 2;
+        Box::pin(async move {
+            let store = BucketStore::new(bucket, config);
+            store.sync().await?;
+            Ok(store)
+        })
+    }
+
+    fn completes(path: &Path) -> bool {
+        triptych_traces::completes(path)
     }
 }
 
@@ -80,40 +95,60 @@ impl TracesStore for Generations<Traces> {
         end_ns: i64,
     ) -> Result<TraceParts> {
         let mut parts = TraceParts::default();
-        for head in self.heads(ctx)? {
+        let (heads, stores) = self.parts(ctx)?;
+        for head in heads {
             parts.otlp.extend(head.find(ctx, trace_id, start_ns, end_ns).await?.otlp);
+        }
+        for store in stores {
+            parts.otlp.extend(store.find(ctx, trace_id, start_ns, end_ns).await?.otlp);
         }
         Ok(parts)
     }
 
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let mut streams = Vec::new();
-        for head in self.heads(ctx)? {
+        let (heads, stores) = self.parts(ctx)?;
+        for head in heads {
             streams.push(head.search(ctx, search).await?);
+        }
+        for store in stores {
+            streams.push(store.search(ctx, search).await?);
         }
         merge_matches(search, streams)
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
         let mut streams = Vec::new();
-        for head in self.heads(ctx)? {
+        let (heads, stores) = self.parts(ctx)?;
+        for head in heads {
             streams.push(head.samples(ctx, select).await?);
+        }
+        for store in stores {
+            streams.push(store.samples(ctx, select).await?);
         }
         Ok(merge_samples(streams))
     }
 
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
         let mut lists = Vec::new();
-        for head in self.heads(ctx)? {
+        let (heads, stores) = self.parts(ctx)?;
+        for head in heads {
             lists.push(head.tag_names(ctx, select).await?);
+        }
+        for store in stores {
+            lists.push(store.tag_names(ctx, select).await?);
         }
         Ok(merge_tags(lists, select.limit))
     }
 
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         let mut lists = Vec::new();
-        for head in self.heads(ctx)? {
+        let (heads, stores) = self.parts(ctx)?;
+        for head in heads {
             lists.push(head.tag_values(ctx, select).await?);
+        }
+        for store in stores {
+            lists.push(store.tag_values(ctx, select).await?);
         }
         Ok(merge_values(lists, select.limit))
     }

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use triptych_blob::Bucket;
 use triptych_model::{Error, Result, Signal};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
-use triptych_runtime::Tasks;
 use triptych_runtime::runtimes::Handles;
+use triptych_runtime::{MemoryBudget, Tasks};
 
 pub use telemetry::TELEMETRY;
 
@@ -43,7 +43,7 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub sync_age_max: Duration,
-    /// Index parts, chunks and pages kept in memory, per signal.
+    /// Index parts, chunks and pages kept in memory, per signal. 0: a share of `memory_limit`.
     #[serde(with = "triptych_config::bytes")]
     #[schemars(with = "String")]
     pub cache_bytes_max: u64,
@@ -54,7 +54,7 @@ impl Default for Config {
         Self {
             sync_interval: Duration::from_secs(15),
             sync_age_max: Duration::from_secs(45),
-            cache_bytes_max: 256 << 20,
+            cache_bytes_max: 0,
         }
     }
 }
@@ -62,6 +62,8 @@ impl Default for Config {
 /// What the store-gateway is built from.
 pub struct Deps {
     pub bucket: Bucket,
+    /// What the caches of all signals may hold together, where the config does not say.
+    pub memory: MemoryBudget,
     pub pools: Handles,
 }
 
@@ -74,7 +76,10 @@ pub struct StoreGateway {
 }
 
 impl Config {
-    pub fn build(self, deps: Deps) -> StoreGateway {
+    pub fn build(mut self, deps: Deps) -> StoreGateway {
+        if self.cache_bytes_max == 0 {
+            self.cache_bytes_max = (deps.memory.bytes_max() / Signal::ALL.len()) as u64;
+        }
         StoreGateway {
             metrics: Arc::new(metrics::Door::new(&self, deps.bucket.clone())),
             logs: Arc::new(logs::Door::new(&self, deps.bucket.clone(), deps.pools.clone())),
@@ -188,7 +193,8 @@ mod tests {
     async fn who_does_not_know_the_bucket_answers_nothing() {
         for (sync_age_max, is_fresh) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
             let config = Config { sync_age_max, ..Config::default() };
-            let deps = Deps { bucket: triptych_blob::memory(), pools: Handles::current() };
+            let memory = MemoryBudget::new("caches", 1 << 20);
+            let deps = Deps { bucket: triptych_blob::memory(), memory, pools: Handles::current() };
             let gateway = config.build(deps);
             let ctx = QueryContext::unlimited(TenantId::single());
             let ask = async || {

@@ -62,6 +62,11 @@ impl IndexPlace {
     }
 }
 
+/// Whether the object makes others (chunks) visible: it must be written last and deleted first.
+pub fn completes(path: &Path) -> bool {
+    IndexPlace::parse(path).is_some()
+}
+
 /// Days since the epoch that a range of milliseconds touches.
 pub fn days(from_ms: i64, through_ms: i64) -> std::ops::RangeInclusive<i64> {
     from_ms.div_euclid(DAY_MS)..=through_ms.div_euclid(DAY_MS)

@@ -29,7 +29,7 @@ use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{self, ObjectStoreExt, PutMode, PutOptions};
 use triptych_model::metrics::SeriesSelect;
 use triptych_model::{Error, Kind, Labels, Matcher, Result, TenantId};
-use triptych_runtime::{QueryContext, QueryLimits};
+use triptych_runtime::{MemoryBudget, QueryContext, QueryLimits};
 
 use crate::block::meta::{Compaction, DeletionMark, NoCompactMark, Parent};
 use crate::block::reader::{BATCH_BYTES, BATCHES_AHEAD};
@@ -271,7 +271,8 @@ impl Round<'_> {
             timeout: Duration::from_secs(24 * 3600),
             ..QueryLimits::default()
         };
-        let ctx = QueryContext::new(self.tenant.clone(), limits);
+        let memory = MemoryBudget::new("memory of the merge", self.config.memory_bytes_max);
+        let ctx = QueryContext::drawing_on(&memory, self.tenant.clone(), limits);
         let share = self.config.memory_bytes_max as u64 / 2 / (BATCHES_AHEAD * blocks.len()) as u64;
         let batch_bytes = share.clamp(64 << 10, BATCH_BYTES);
 

@@ -57,4 +57,5 @@ mod testing;
 pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport};
 pub use compact::{CompactConfig, CompactReport, compact_tenant, tenants};
 pub use head::{FlushOptions, FlushReport, Head, HeadConfig};
+pub use listing::completes;
 pub use merge::{merge, merge_chunks};

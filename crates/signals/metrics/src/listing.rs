@@ -35,6 +35,11 @@ impl BlockObjects {
     }
 }
 
+/// Whether the object makes the others of its block visible: it must be written last and deleted first.
+pub fn completes(path: &Path) -> bool {
+    path.filename() == Some(META_FILE)
+}
+
 /// Every block of every tenant.
 pub(crate) async fn list_all(bucket: &Bucket) -> Result<BTreeMap<(TenantId, BlockId), BlockObjects>> {
     list(bucket, &Path::from(PREFIX)).await

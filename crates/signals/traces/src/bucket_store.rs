@@ -101,6 +101,11 @@ pub(crate) struct TenantListing {
     pub objects: BTreeMap<Uuid, Vec<(Path, i64)>>,
 }
 
+/// Whether the object makes the others of its block visible: it must be written last and deleted first.
+pub fn completes(path: &Path) -> bool {
+    path.filename() == Some(META_NAME)
+}
+
 /// The tenants that have anything in the bucket.
 pub async fn tenants(bucket: &Bucket) -> Result<Vec<TenantId>> {
     let listing = bucket.list_with_delimiter(Some(&Path::from(PREFIX))).await.map_err(store_error)?;

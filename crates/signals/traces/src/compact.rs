@@ -21,7 +21,7 @@ use triptych_blob::object_store::path::Path;
 use triptych_blob::{Bucket, store_error};
 use triptych_model::traces::TraceId;
 use triptych_model::{Kind, Result, TenantId};
-use triptych_runtime::{QueryContext, QueryLimits};
+use triptych_runtime::{MemoryBudget, QueryContext, QueryLimits};
 use uuid::Uuid;
 
 use crate::block::meta::{CompactedMeta, TenantIndex};
@@ -374,7 +374,8 @@ async fn copy_traces(
     upload: &mut BlockUpload,
 ) -> std::result::Result<(), MergeError> {
     let limits = QueryLimits { timeout: std::time::Duration::from_secs(24 * 3600), ..QueryLimits::default() };
-    let ctx = QueryContext::new(tenant.clone(), limits);
+    let memory = MemoryBudget::new("memory of the merge", limits.memory_bytes_max);
+    let ctx = QueryContext::drawing_on(&memory, tenant.clone(), limits);
     let mut sources = Vec::with_capacity(inputs.len());
     let mut heads: Vec<Option<(TraceId, Bytes)>> = Vec::with_capacity(inputs.len());
     for meta in inputs {

@@ -59,7 +59,7 @@ pub mod tags;
 pub mod view;
 
 pub use block::{BlockMeta, BlockOptions, DedicatedColumn};
-pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport, tenants};
+pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport, completes, tenants};
 pub use compact::{CompactConfig, CompactReport, compact_tenant};
 pub use head::{FlushOptions, FlushReport, Head, HeadConfig};
 pub use merge::combine;

@@ -82,6 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn later_is_not_too_much() {
+        let spent = Error::exhausted("query memory");
+        assert_eq!(http_status(&spent, Door::Read), StatusCode::UNPROCESSABLE_ENTITY);
+        let later = spent.retry_after(Duration::from_secs(1));
+        assert_eq!(http_status(&later, Door::Read), StatusCode::TOO_MANY_REQUESTS);
+    }
+
+    #[test]
     fn kinds_survive_the_wire() {
         for kind in [
             Kind::Invalid,

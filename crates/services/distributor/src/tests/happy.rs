@@ -181,6 +181,7 @@ async fn shards() {
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(NOW_NS),
         multitenancy: false,
+        memory: memory(),
     };
     let distributor = Config::default().build(deps).unwrap();
     let ctx = WriteContext { tenant: TenantId::single() };

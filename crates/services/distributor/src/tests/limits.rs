@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
+use triptych_model::TenantId;
 
 use super::*;
 
@@ -171,27 +172,40 @@ async fn rates() {
 }
 
 #[tokio::test]
-async fn budget() {
-    let config = Config {
-        body_bytes_max: 4000,
-        request_bytes_max: 4000,
-        batch_bytes_max: 4000,
-        in_flight_bytes_max: 4000,
-        ..Config::default()
-    };
-    let s = setup_with(config, Limits::default());
-    // 3 kB of body and as much of batch do not fit into 4 kB together.
+async fn memory_of_the_process() {
+    let share = MemoryBudget::new("memory of pushes under way", 16_000);
+    let mut s = setup_all(Config::default(), Limits::default(), true, share.clone());
     let line: String =
         (0..3000u32).map(|i| char::from(b'a' + (i.wrapping_mul(2_654_435_761) >> 24) as u8 % 26)).collect();
-    let answer = s.post(LOKI, &[], snappy(&push_request(r#"{app="x"}"#, &[(0, &line)]))).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let body = |line: &str| snappy(&push_request(r#"{app="x"}"#, &[(0, line)]));
+    let push = async |s: &Setup, tenant: &str, line: &str| {
+        s.post(LOKI, &[("x-scope-orgid", tenant)], body(line)).await
+    };
+    // No size of a request may be more than a fifth.
+    assert_eq!(push(&s, "a", &line.repeat(2)).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(push(&s, "a", &line).await.status.is_success());
+
+    // Tenant a holds most of it: a is refused for that, others are not.
+    let held = share.tenant(&TenantId::new("a").unwrap()).reserve(8000).unwrap();
+    s.held = 8000;
+    let answer = push(&s, "a", &line).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text());
     assert_eq!(answer.headers["retry-after"], "1");
     assert!(
-        answer.text().contains("pushes under way") && answer.text().contains("the limit is 4000"),
+        answer.text().contains("tenant a holds") && answer.text().contains("of 16000 bytes"),
         "{}",
         answer.text()
     );
-    assert!(s.lines().is_empty());
+    assert!(push(&s, "b", "short").await.status.is_success());
+
+    // Nothing is left: that is not b's doing.
+    let rest = share.reserve(7990).unwrap();
+    s.held = 15_990;
+    let answer = push(&s, "b", "short").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert!(answer.text().contains("the limit is 16000"), "{}", answer.text());
+    drop((held, rest));
 }
 
 #[tokio::test]
@@ -229,9 +243,11 @@ fn configs_that_make_no_sense() {
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(0),
         multitenancy: false,
+        memory: memory(),
     };
-    let config = Config { in_flight_bytes_max: 1000, ..Config::default() };
-    assert!(config.build(deps()).err().unwrap().to_string().contains("in_flight_bytes_max"));
+    assert!(Config::default().build(deps()).is_ok());
+    let none = Deps { memory: MemoryBudget::new("memory of pushes under way", 0), ..deps() };
+    assert!(Config::default().build(none).err().unwrap().to_string().contains("memory_limit"));
     assert!(
         serde_json::from_str::<Config>(r#"{"body_bytes_max":"1MiB"}"#).unwrap().body_bytes_max == 1 << 20
     );

@@ -94,6 +94,11 @@ impl Head {
         Ok(report)
     }
 
+    /// Forgets what earlier attempts have written: it is gone, the next flush writes all of it again.
+    pub fn forget_flushed(&self) {
+        self.0.flushed.lock().clear();
+    }
+
     async fn flush_range(
         &self,
         bucket: &Bucket,

@@ -123,6 +123,22 @@ impl Gossip {
         self.0.journal.note(name, format_args!("is {state}"));
     }
 
+    /// What a process says of itself, where one runs.
+    pub fn state(&self, name: &Arc<str>) -> Option<MemberState> {
+        let processes = self.0.processes.lock();
+        let process = processes.get(name).filter(|process| !process.life.has_ended())?;
+        process.view.get(name).map(|own| own.state)
+    }
+
+    /// How many others know a member in this state.
+    pub fn told(&self, name: &Arc<str>, state: MemberState) -> usize {
+        let processes = self.0.processes.lock();
+        let others = processes.iter().filter(|(other, process)| *other != name && !process.life.has_ended());
+        others
+            .filter(|(_, process)| process.view.get(name).is_some_and(|rumour| rumour.state == state))
+            .count()
+    }
+
     /// Whether every living member of its zone that it knows, knows this start of the process; and it knows as many members of its
     /// role as `known_min`, itself included.
     pub fn is_known_in_zone(&self, name: &Arc<str>, known_min: usize) -> bool {

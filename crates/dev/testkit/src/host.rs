@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use crate::gossip::{Gossip, Listener, Role};
 use crate::journal::Journal;
 use crate::life::Life;
 use crate::network::Service;
+use crate::world::RETAIN;
 
 /// What every machine of a world shares.
 #[derive(Clone)]
@@ -133,17 +134,19 @@ pub struct IngesterHost {
     pub stores: Stores,
     config: triptych_ingester::Config,
     running: Mutex<Option<(Arc<Process>, Ingester)>>,
+    /// It has left for good.
+    is_gone: AtomicBool,
 }
 
 impl IngesterHost {
     pub fn new(machine: Machine, config: triptych_ingester::Config) -> Self {
-        let (ingest, stores, running) = Default::default();
-        Self { machine, ingest, stores, config, running }
+        let (ingest, stores, running, is_gone) = Default::default();
+        Self { machine, ingest, stores, config, running, is_gone }
     }
 
-    /// Starts a process, unless one runs.
+    /// Starts a process, unless one runs or the machine was given up.
     pub fn start(&self) -> Result<()> {
-        if self.running.lock().is_some() {
+        if self.running.lock().is_some() || self.is_gone.load(Ordering::Relaxed) {
             return Ok(());
         }
         let zone = watch::Sender::new(Arc::from([]));
@@ -215,6 +218,49 @@ impl IngesterHost {
         }
     }
 
+    fn state(&self) -> Option<MemberState> {
+        self.machine.place.gossip.state(&self.machine.name)
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.running.lock().is_some() && self.state() == Some(MemberState::Active)
+    }
+
+    /// Kills a process whose orderly end was begun and is waited for by nobody any more.
+    pub fn abandon_end(&self) {
+        if self.running.lock().is_some() && self.state() == Some(MemberState::Leaving) {
+            self.kill(false);
+        }
+    }
+
+    /// Leaves for good: takes no more writes, brings what it holds to the bucket, answers until every store-gateway has seen it. Where
+    /// the bucket does not take it in time, or it is killed on the way, the next process goes on with what the log has.
+    pub async fn leave(&self, deadline: Duration) {
+        let Some((process, ingester)) = self.running.lock().clone() else { return };
+        self.machine.place.gossip.set_state(&self.machine.name, MemberState::Leaving);
+        sleep(SETTLE).await;
+        let drained = ingester.drain(deadline).await;
+        if drained.is_ok() {
+            sleep(RETAIN).await;
+        }
+        if process.life.has_ended() {
+            return;
+        }
+        self.machine.note(format_args!("has left: {drained:?}"));
+        if drained.is_ok() {
+            self.is_gone.store(true, Ordering::Relaxed);
+            let gossip = &self.machine.place.gossip;
+            gossip.set_state(&self.machine.name, MemberState::Gone);
+            // Somebody has to be there who can tell.
+            while gossip.told(&self.machine.name, MemberState::Gone) < 3 {
+                sleep(SETTLE).await;
+            }
+        }
+        self.kill(false);
+        // Where that fails, the end of the storm starts it.
+        let _ = self.start();
+    }
+
     pub fn ingester(&self) -> Option<Ingester> {
         self.running.lock().as_ref().map(|(_, ingester)| ingester.clone())
     }
@@ -226,6 +272,9 @@ impl IngesterHost {
         }
     }
 }
+
+/// So long a state is told before it is relied on.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// It takes writes when its log is replayed and every living member of its zone knows it: then no read can overlook it.
 async fn activate(place: Place, name: Arc<str>, life: Life, ingester: Ingester) {

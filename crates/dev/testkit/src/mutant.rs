@@ -11,10 +11,20 @@ pub enum Mutant {
     DirectorySyncIgnored,
     /// The distributor acknowledges what one zone has taken, although queriers count on a quorum.
     QuorumOfOne,
+    /// Ingesters forget what they have flushed at once, before every store-gateway has seen it.
+    NotRetained,
+    /// Store-gateways answer however long they have not looked through the bucket.
+    StaleAnswers,
 }
 
 impl Mutant {
-    pub const ALL: &[Self] = &[Self::SyncIgnored, Self::DirectorySyncIgnored, Self::QuorumOfOne];
+    pub const ALL: &[Self] = &[
+        Self::SyncIgnored,
+        Self::DirectorySyncIgnored,
+        Self::QuorumOfOne,
+        Self::NotRetained,
+        Self::StaleAnswers,
+    ];
 
     pub(crate) fn disk(mutant: Option<Self>) -> DiskMutant {
         match mutant {

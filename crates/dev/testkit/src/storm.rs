@@ -24,7 +24,7 @@ pub async fn storm(world: &Arc<World>, mut dice: Dice, time: Duration) {
 }
 
 async fn fault(world: Arc<World>, mut dice: Dice) {
-    match dice.below(21) {
+    match dice.below(23) {
         0..=4 => kill_ingester(&world, &mut dice).await,
         5 => stop_ingester(&world, &mut dice).await,
         6..=7 => harm_disk(&world, &mut dice).await,
@@ -36,6 +36,8 @@ async fn fault(world: Arc<World>, mut dice: Dice) {
         17 => kill_store_gateway(&world, &mut dice).await,
         18 => kill_compactor(&world, &mut dice).await,
         19 => world.restart_stateless(&mut dice),
+        20 => begin_ingesters(&world),
+        21 => leave(&world, &mut dice).await,
         _ => flush(&world, &mut dice).await,
     }
 }
@@ -46,6 +48,26 @@ async fn kill_ingester(world: &World, dice: &mut Dice) {
     sleep(dice.ms(0..=8000)).await;
     // Where that fails, the end of the storm starts it.
     let _ = host.start();
+}
+
+/// More ingesters come.
+fn begin_ingesters(world: &World) {
+    for host in &world.ingesters {
+        let _ = host.start();
+    }
+}
+
+/// One ingester leaves for good, where its zone keeps another one.
+async fn leave(world: &World, dice: &mut Dice) {
+    let Some(host) = dice.pick(&world.ingesters) else { return };
+    let others = world.ingesters.iter().filter(|other| {
+        other.machine.zone == host.machine.zone
+            && other.machine.name != host.machine.name
+            && other.is_active()
+    });
+    if host.is_active() && others.count() > 0 {
+        host.leave(dice.ms(5_000..=20_000)).await;
+    }
 }
 
 async fn stop_ingester(world: &World, dice: &mut Dice) {

@@ -34,6 +34,8 @@ pub struct Shape {
     /// Zones of ingesters: 1 without replicas, 3 with as many.
     pub zones: usize,
     pub ingesters_per_zone: usize,
+    /// Ingesters of zone a that come during the storm, or at its end.
+    pub ingesters_later: usize,
     pub store_gateways: usize,
     pub queriers: usize,
     pub distributors: usize,
@@ -45,6 +47,7 @@ impl Shape {
         Self {
             zones: if dice.chance(0.6) { 3 } else { 1 },
             ingesters_per_zone: 1 + dice.below(2),
+            ingesters_later: dice.below(2),
             store_gateways: 1 + dice.below(2),
             queriers: 1 + dice.below(2),
             distributors: 1 + dice.below(2),
@@ -71,30 +74,31 @@ pub struct World {
     _others: Vec<Process>,
 }
 
+/// How long ingesters keep what they have flushed.
+pub const RETAIN: Duration = Duration::from_secs(15);
+
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
 /// The product's defaults with all times a good deal shorter, in the same order.
-fn ingester_config() -> triptych_ingester::Config {
+fn ingester_config(mutant: Option<Mutant>) -> triptych_ingester::Config {
+    let retain_after_flush = if mutant == Some(Mutant::NotRetained) { Duration::ZERO } else { RETAIN };
     let when = GenerationConfig { age_max: seconds(25), bytes_max: 1 << 20, idle_max: seconds(15) };
     triptych_ingester::Config {
         metrics: when.clone(),
         logs: when.clone(),
         traces: when,
-        retain_after_flush: seconds(15),
+        retain_after_flush,
         flush_retry_max: seconds(4),
         wal_segment_bytes_max: 16 << 10,
         ..Default::default()
     }
 }
 
-fn store_gateway_config() -> triptych_store_gateway::Config {
-    triptych_store_gateway::Config {
-        sync_interval: seconds(4),
-        sync_age_max: seconds(10),
-        ..Default::default()
-    }
+fn store_gateway_config(mutant: Option<Mutant>) -> triptych_store_gateway::Config {
+    let sync_age_max = seconds(if mutant == Some(Mutant::StaleAnswers) { 1_000_000 } else { 10 });
+    triptych_store_gateway::Config { sync_interval: seconds(4), sync_age_max, ..Default::default() }
 }
 
 fn compactor_config() -> triptych_compactor::Config {
@@ -139,11 +143,16 @@ impl World {
         for zone in ["a", "b", "c"].iter().take(shape.zones) {
             for i in 0..shape.ingesters_per_zone {
                 let machine = machine(&format!("ingester-{zone}-{i}"), zone);
-                ingesters.push(IngesterHost::new(machine, ingester_config()));
+                ingesters.push(IngesterHost::new(machine, ingester_config(mutant)));
             }
         }
+        let at_first = ingesters.len();
+        for i in 0..shape.ingesters_later {
+            let machine = machine(&format!("ingester-a-{}", shape.ingesters_per_zone + i), "a");
+            ingesters.push(IngesterHost::new(machine, ingester_config(mutant)));
+        }
         let store_gateways: Vec<_> = (0..shape.store_gateways)
-            .map(|i| StoreHost::new(machine(&format!("store-{i}"), ""), store_gateway_config()))
+            .map(|i| StoreHost::new(machine(&format!("store-{i}"), ""), store_gateway_config(mutant)))
             .collect();
         let compactor = CompactorHost::new(machine("compactor", ""), compactor_config());
         let replication = Replication::new(shape.zones);
@@ -176,7 +185,7 @@ impl World {
             let querier = querier(Sources { ingesters, store_gateways, replication });
             queriers.push((machine, querier));
         }
-        for host in &ingesters {
+        for host in &ingesters[..at_first] {
             host.start()?;
         }
         store_gateways.iter().for_each(StoreHost::start);
@@ -212,6 +221,7 @@ impl World {
         }
         for host in &self.ingesters {
             host.machine.disk.set_faults(DiskFaults::default());
+            host.abandon_end();
             // What does not start is said by the readers.
             let _ = host.start();
         }
@@ -239,7 +249,7 @@ impl World {
 
     /// A querier over nothing but a new store-gateway: what is found is in the bucket.
     pub async fn bucket_only(&self) -> Result<Querier> {
-        let host = StoreHost::new(Machine::new("store-new", "", 0, &self.place), store_gateway_config());
+        let host = StoreHost::new(Machine::new("store-new", "", 0, &self.place), store_gateway_config(None));
         host.start();
         if let Some(gateway) = host.gateway() {
             gateway.sync().await?;

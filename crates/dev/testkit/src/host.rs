@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use triptych_config::TenantLimits;
 use triptych_ingester::Ingester;
 use triptych_model::Result;
@@ -25,7 +25,6 @@ use crate::gossip::{Gossip, Listener, Role};
 use crate::journal::Journal;
 use crate::life::Life;
 use crate::network::Service;
-use crate::world::RETAIN;
 
 /// What every machine of a world shares.
 #[derive(Clone)]
@@ -239,15 +238,12 @@ impl IngesterHost {
         let Some((process, ingester)) = self.running.lock().clone() else { return };
         self.machine.place.gossip.set_state(&self.machine.name, MemberState::Leaving);
         sleep(SETTLE).await;
-        let drained = ingester.drain(deadline).await;
-        if drained.is_ok() {
-            sleep(RETAIN).await;
-        }
+        let _ = timeout(deadline, ingester.leave()).await;
         if process.life.has_ended() {
             return;
         }
-        self.machine.note(format_args!("has left: {drained:?}"));
-        if drained.is_ok() {
+        self.machine.note(format_args!("has left: {}", ingester.has_left()));
+        if ingester.has_left() {
             self.is_gone.store(true, Ordering::Relaxed);
             let gossip = &self.machine.place.gossip;
             gossip.set_state(&self.machine.name, MemberState::Gone);

@@ -10,7 +10,7 @@ use crate::bucket::BucketFaults;
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
 use crate::network::NetworkFaults;
-use crate::world::World;
+use crate::world::{RETAIN, World};
 
 /// Lets faults happen for a time, then returns with some of them still on.
 pub async fn storm(world: &Arc<World>, mut dice: Dice, time: Duration) {
@@ -66,7 +66,7 @@ async fn leave(world: &World, dice: &mut Dice) {
             && other.is_active()
     });
     if host.is_active() && others.count() > 0 {
-        host.leave(dice.ms(5_000..=20_000)).await;
+        host.leave(RETAIN + dice.ms(5_000..=20_000)).await;
     }
 }
 

@@ -19,12 +19,8 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: &[Self] = &[
-        Self::SyncIgnored,
-        Self::DirectorySyncIgnored,
-        Self::QuorumOfOne,
-        Self::NotRetained,
-    ];
+    pub const ALL: &[Self] =
+        &[Self::SyncIgnored, Self::DirectorySyncIgnored, Self::QuorumOfOne, Self::NotRetained];
 
     pub(crate) fn disk(mutant: Option<Self>) -> DiskMutant {
         match mutant {

@@ -13,14 +13,21 @@ pub enum Mutant {
     QuorumOfOne,
     /// Ingesters forget what they have flushed at once, before every store-gateway has seen it.
     NotRetained,
-    /// Store-gateways answer however long they have not looked through the bucket. Not in [`Mutant::ALL`]:
-    /// whether storms of the default length find it is not known.
+    /// Store-gateways answer however long they have not looked through the bucket.
     StaleAnswers,
+    /// Copies of a log entry are not told as such by the querier: the key that it removes them by differs from source to source.
+    CopiesShown,
 }
 
 impl Mutant {
-    pub const ALL: &[Self] =
-        &[Self::SyncIgnored, Self::DirectorySyncIgnored, Self::QuorumOfOne, Self::NotRetained];
+    pub const ALL: &[Self] = &[
+        Self::SyncIgnored,
+        Self::DirectorySyncIgnored,
+        Self::QuorumOfOne,
+        Self::NotRetained,
+        Self::StaleAnswers,
+        Self::CopiesShown,
+    ];
 
     pub(crate) fn disk(mutant: Option<Self>) -> DiskMutant {
         match mutant {

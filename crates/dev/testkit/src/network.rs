@@ -12,10 +12,13 @@ use tokio_util::task::AbortOnDropHandle;
 use triptych_model::{Error, Result};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{Invariant, QueryContext};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dice::Dice;
 use crate::journal::Journal;
 use crate::life::Life;
+use crate::mutant::Mutant;
+use crate::remote::Answer;
 
 /// How the network treats a message. The default: it arrives after a few milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +48,7 @@ pub struct Network(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     journal: Arc<Journal>,
+    mutant: Option<Mutant>,
 }
 
 #[derive(Debug)]
@@ -56,10 +60,10 @@ struct State {
 }
 
 impl Network {
-    pub fn new(dice: &Dice, journal: Arc<Journal>) -> Self {
+    pub fn new(dice: &Dice, journal: Arc<Journal>, mutant: Option<Mutant>) -> Self {
         let state =
             State { faults: NetworkFaults::default(), cut: BTreeSet::new(), dice: dice.fork("network") };
-        Self(Arc::new(Inner { state: Mutex::new(state), journal }))
+        Self(Arc::new(Inner { state: Mutex::new(state), journal, mutant }))
     }
 
     pub fn set_faults(&self, faults: NetworkFaults) {
@@ -208,8 +212,15 @@ impl<S: ?Sized + Send + Sync + 'static> Remote<S> {
         Ok(answer)
     }
 
+    fn received<T: Answer>(&self, item: T) -> T {
+        match self.network.0.mutant {
+            Some(Mutant::CopiesShown) => item.with_keys_of(xxh3_64(self.to.as_bytes())),
+            _ => item,
+        }
+    }
+
     /// A read whose answer is a stream; the report comes with its end.
-    pub async fn open<T: Send + 'static>(
+    pub async fn open<T: Answer>(
         &self,
         ctx: &QueryContext,
         question: impl FnOnce(Arc<S>, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
@@ -228,7 +239,7 @@ impl<S: ?Sized + Send + Sync + 'static> Remote<S> {
                     next = answer.next() => next.transpose()?,
                 };
                 remote.message().await?;
-                Ok(next)
+                Ok(next.map(|item| remote.received(item)))
             };
             match next.await {
                 Ok(Some(item)) => Some((Ok(item), Some((remote, life, answer, theirs, ours)))),

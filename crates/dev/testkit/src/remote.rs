@@ -36,6 +36,32 @@ impl Ingest for Remote<dyn Ingest> {
     }
 }
 
+/// A part of an answer.
+pub trait Answer: Send + Sized + 'static {
+    /// With other keys: what was a copy of somebody else's is none any more. Where copies have no keys, nothing changes.
+    fn with_keys_of(self, _source: u64) -> Self {
+        self
+    }
+}
+
+impl Answer for SeriesChunks {}
+impl Answer for TraceMatch {}
+impl Answer for TraceSamples {}
+
+impl Answer for Vec<LogEntry> {
+    fn with_keys_of(mut self, source: u64) -> Self {
+        self.iter_mut().for_each(|entry| entry.key ^= source);
+        self
+    }
+}
+
+impl Answer for Vec<LogSamples> {
+    fn with_keys_of(mut self, source: u64) -> Self {
+        self.iter_mut().flat_map(|run| &mut run.samples).for_each(|sample| sample.key ^= source);
+        self
+    }
+}
+
 /// A store through the network: `method(by reference; by value) -> answer`, asked as a question with one answer, or opened as one with a
 /// stream of them.
 macro_rules! remote {

@@ -122,7 +122,7 @@ impl World {
         journal.note("world", format_args!("{shape:?}"));
         let clock = WorldClock::new(START_NS);
         let bucket = SimBucket::new(dice, clock.clone(), journal.clone());
-        let network = Network::new(dice, journal.clone());
+        let network = Network::new(dice, journal.clone(), mutant);
         let gossip = Gossip::new(network.clone(), journal.clone());
         tokio::spawn(gossip.clone().run(dice.fork("gossip")));
         let place = Place {

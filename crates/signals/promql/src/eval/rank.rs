@@ -34,14 +34,14 @@ impl Eval<'_> {
         }
         let mut held = hold(self.ctx, self.vector(arg, steps).await?).await?;
         let mut groups = Groups::new(how.without, how.labels);
-        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut members: Vec<(Labels, Vec<usize>)> = Vec::new();
         for (i, column) in held.columns.iter().enumerate() {
             let (at, new) = groups.find(&column.labels)?;
-            if new.is_some() {
-                members.push(Vec::new());
-            }
-            members[at].push(i);
+            members.extend(new.map(|labels| (labels, Vec::new())));
+            members[at].1.push(i);
         }
+        // Not in the order in which the groups were met: which series were read before depends on how the query was cut.
+        members.sort_by(|a, b| a.0.cmp(&b.0));
         // Which column is the how-manieth of the answer: an instant answer comes ranked, best first.
         let mut order: Vec<usize> = Vec::new();
         let mut ranked: Vec<(f64, usize)> = Vec::new();
@@ -49,7 +49,7 @@ impl Eval<'_> {
             true => held.columns.iter().map(|c| hash_share(&c.labels)).collect(),
             false => Vec::new(),
         };
-        for (number, group) in members.iter().enumerate() {
+        for (number, (_, group)) in members.iter().enumerate() {
             if number % 64 == 0 {
                 self.ctx.check()?;
                 tokio::task::yield_now().await;

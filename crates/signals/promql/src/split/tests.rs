@@ -188,6 +188,24 @@ proptest! {
     }
 }
 
+/// A shard drops the series by which the whole would have met a group first.
+#[tokio::test]
+async fn ranked_groups_come_in_order_of_their_labels() {
+    let mut source = MemorySource::default();
+    for (i, job, value) in [("0", "1", f64::NAN), ("1", "0", 1.0), ("2", "1", 2.0)] {
+        let labels = labelled(&[("__name__", "a".into()), ("i", i.into()), ("job", job.into())]);
+        source.add(SeriesSamples { labels, samples: vec![Sample { t_ms: 0, value }] });
+    }
+    let query = MetricsQuery { lookback_ms: 1000, ..range("bottomk by (job) (1, a)", 0, 0, 0) };
+    let want = whole(&source, &query).await;
+    let Ok((QueryValue::Vector(series), ..)) = &want else { panic!("{want:?}") };
+    let values: Vec<f64> = series.iter().map(|s| s.samples[0].value).collect();
+    assert_eq!(values, [1.0, 2.0]);
+    for shards in 1..4 {
+        check_same(&query, &want, &cut(&source, &query, 0, shards).await);
+    }
+}
+
 fn range(expr: &str, start_ms: i64, end_ms: i64, step_ms: i64) -> MetricsQuery {
     MetricsQuery { expr: expr.into(), start_ms, end_ms, step_ms, lookback_ms: 0, whole_ms: None, shard: None }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ use crate::roles::{Parts, Role};
 
 /// After the drain, requests that are still open get this long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that takes nothing of its answer for this long loses its connection.
+const CLIENT_STALL_MS_MAX: u32 = 60_000;
 
 /// Runs the roles until SIGINT or SIGTERM, then drains with a deadline.
 pub fn run(config: Config, roles: Vec<Role>) -> Result<()> {
@@ -253,6 +256,10 @@ async fn serve_http(listener: TcpListener, routes: Router, closing: Shutdown) ->
     let closed = async move { closing.triggered().await };
     // Outermost: a mistake of ours in one handler is a 500 for its caller, and nobody else notices.
     let routes = routes.layer(tower_http::catch_panic::CatchPanicLayer::new());
+    let listener = listener.tap_io(|stream| {
+        // Not every system has it; then such a client stays for as long as it likes, at its tenant's expense.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, CLIENT_STALL_MS_MAX);
+    });
     Ok(axum::serve(listener, routes).with_graceful_shutdown(closed).await?)
 }
 

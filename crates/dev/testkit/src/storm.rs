@@ -105,7 +105,11 @@ async fn harm_bucket(world: &World, dice: &mut Dice) {
 }
 
 async fn take_bucket_away(world: &World, dice: &mut Dice) {
-    let machines = world.machines();
+    let mut machines = world.machines();
+    if dice.chance(0.5) {
+        // Who must not answer any more when that lasts.
+        machines = world.store_gateways.iter().map(|host| host.machine.name.clone()).collect();
+    }
     let Some(host) = dice.pick(&machines) else { return };
     world.journal.note(host, format_args!("cannot reach the bucket"));
     world.bucket.set_away(host, true);

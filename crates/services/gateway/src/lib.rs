@@ -12,12 +12,14 @@
 //! | [`json`], [`numbers`] | what answers are written with |
 //! | [`params`] | query string and form, times, durations, limits |
 //! | [`front`] | between the handlers and the queriers: turns, queriers that fail, sub-queries |
+//! | [`held`] | answers that wait for a slow client |
 //! | [`request`] | tenant, limits, deadline, cancellation when the client goes |
 //! | [`ui`] | the page |
 //!
 //! When you add an endpoint: handler and route in the signal's folder, a row in `docs/http-api.md`, a case in its tests.
 
 pub mod front;
+mod held;
 pub mod json;
 pub mod logs;
 pub mod metrics;

@@ -60,6 +60,16 @@ impl FromRequest<Arc<Shared>> for Asked {
     }
 }
 
+/// What one query of a tenant may cost.
+pub fn query_limits(limits: &Limits, timeout: Duration) -> QueryLimits {
+    QueryLimits {
+        read_bytes_max: limits.query.read_bytes_max,
+        rows_max: limits.query.rows_max,
+        memory_bytes_max: limits.query.memory_bytes_max,
+        timeout,
+    }
+}
+
 impl Asked {
     /// A question with the tenant's limits.
     pub fn new(shared: &Arc<Shared>, tenant: TenantId, params: Params, headers: HeaderMap) -> Result<Self> {
@@ -68,15 +78,7 @@ impl Asked {
         let asked = params.duration_ns("timeout")?.filter(|ns| *ns > 0);
         let timeout = asked
             .map_or(limits.query.timeout, |ns| Duration::from_nanos(ns as u64).min(limits.query.timeout));
-        let ctx = QueryContext::new(
-            tenant,
-            QueryLimits {
-                read_bytes_max: limits.query.read_bytes_max,
-                rows_max: limits.query.rows_max,
-                memory_bytes_max: limits.query.memory_bytes_max,
-                timeout,
-            },
-        );
+        let ctx = QueryContext::new(tenant, query_limits(&limits, timeout));
         let cancel = CancelOnDrop(ctx.clone());
         Ok(Self { params, headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
     }

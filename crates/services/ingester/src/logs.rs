@@ -241,7 +241,7 @@ impl LogsStore for Door {
             Ok(follow.next().await?.map(|batch| (batch, follow)))
         });
         let first = stream::iter((!history.is_empty()).then_some(Ok(history)));
-        Ok(first.chain(follow).boxed())
+        Ok(ahead(&self.1, first.chain(follow).boxed(), AHEAD_BATCHES))
     }
 }
 

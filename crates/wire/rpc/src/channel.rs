@@ -12,9 +12,12 @@ use triptych_runtime::Shutdown;
 /// Largest single message. Frames are kept near 1 MiB; a write batch may be as large as a request.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-/// HTTP/2 windows: large enough that a stream of chunks is never held up by acknowledgements on a local network.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// HTTP/2 window of a stream, which is what it may hold in memory while its reader is busy: large enough that it is not held up by
+/// acknowledgements on a local network.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// The largest there is. A connection is shared by writes and by many reads: were its window used up by streams whose readers wait for
+/// something else, everybody on it would wait for them, and they perhaps for each other.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Bytes in flight inside the process before the writer waits.
 const LOCAL_PIPE_BYTES: usize = 1 << 20;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
@@ -18,6 +19,7 @@ use triptych_model::{Error, Labels, Result};
 use triptych_rpc::{Door, http_status};
 use triptych_runtime::now_ns;
 
+use crate::held::{Holding, hold};
 use crate::request::Asked;
 use crate::{Shared, json, numbers};
 
@@ -52,6 +54,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/loki/api/v1/format_query", get(format_query).post(format_query))
         .route("/loki/api/v1/tail", get(tail::tail))
         .route("/loki/api/v1/status/buildinfo", get(buildinfo))
+        .layer(from_fn_with_state(Holding::new(&shared, |e| Problem::from(e).into_response()), hold))
         .with_state(shared)
 }
 
@@ -77,7 +80,8 @@ impl IntoResponse for Problem {
 
 type Answer = Result<Response, Problem>;
 
-fn send(out: String) -> Response {
+fn send(mut out: String) -> Response {
+    out.shrink_to_fit();
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], out).into_response()
 }
 

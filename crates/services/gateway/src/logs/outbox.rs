@@ -1,5 +1,5 @@
 //! Lines of a tail that wait for their client: held back for a while so that late ones come in order, and dropped, with a note of
-//! it, where the client is slower than they arrive.
+//! it, where the client is slower than they arrive, or its tenant's queries have no memory left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use triptych_model::Labels;
 use triptych_model::logs::LogEntry;
+use triptych_runtime::Reservation;
 
 use super::answer;
 use crate::json;
 
 /// Lines that wait for one client take no more than this.
 const WAITING_BYTES_MAX: usize = 4 << 20;
-/// Most lines in a message.
+/// Most lines in a message, and about how much of their text.
 const MESSAGE_LINES_MAX: usize = 1000;
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Most dropped lines that a message names; it does not name the others.
 const DROPPED_MAX: usize = 100;
 /// What a line takes besides its text.
@@ -25,7 +27,8 @@ pub struct Outbox {
     delay: Duration,
     /// By time, then in the order they came.
     waiting: BTreeMap<(i64, u64), LogEntry>,
-    bytes: usize,
+    /// What the lines take.
+    held: Reservation,
     /// When lines came, and their times.
     arrivals: VecDeque<(Instant, i64)>,
     arrived: u64,
@@ -34,11 +37,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(delay: Duration) -> Self {
+    /// An empty box whose lines are added to `held`.
+    pub fn new(delay: Duration, held: Reservation) -> Self {
         Self {
             delay,
             waiting: BTreeMap::new(),
-            bytes: 0,
+            held,
             arrivals: VecDeque::new(),
             arrived: 0,
             due_ns: i64::MIN,
@@ -48,13 +52,12 @@ impl Outbox {
 
     pub fn push(&mut self, entry: LogEntry, now: Instant) {
         let bytes = entry.line.len() + LINE_BYTES;
-        if self.bytes + bytes > WAITING_BYTES_MAX {
+        if self.held.bytes() + bytes > WAITING_BYTES_MAX || self.held.grow(bytes).is_err() {
             if self.dropped.len() < DROPPED_MAX {
                 self.dropped.push((entry.ts_ns, entry.labels));
             }
             return;
         }
-        self.bytes += bytes;
         self.arrived += 1;
         self.arrivals.push_back((now, entry.ts_ns));
         self.waiting.insert((entry.ts_ns, self.arrived), entry);
@@ -75,15 +78,17 @@ impl Outbox {
 
     /// What is due as a message, which leaves the box.
     pub fn message(&mut self, categorized: bool) -> String {
-        let mut lines = Vec::new();
+        let (mut lines, mut bytes) = (Vec::new(), 0);
         while lines.len() < MESSAGE_LINES_MAX
+            && bytes < MESSAGE_BYTES_MAX
             && let Some(first) = self.waiting.first_entry()
             && first.key().0 <= self.due_ns
         {
             let entry = first.remove();
-            self.bytes -= entry.line.len() + LINE_BYTES;
+            bytes += entry.line.len() + LINE_BYTES;
             lines.push(entry);
         }
+        self.held.shrink(bytes);
         message(&lines, &std::mem::take(&mut self.dropped), categorized)
     }
 }
@@ -109,7 +114,14 @@ pub fn message(lines: &[LogEntry], dropped: &[(i64, Labels)], categorized: bool)
 
 #[cfg(test)]
 mod tests {
+    use triptych_runtime::MemoryBudget;
+
     use super::*;
+
+    fn outbox(seconds: u64, memory_bytes_max: usize) -> Outbox {
+        let held = MemoryBudget::new("queries", memory_bytes_max).reserve(0).unwrap();
+        Outbox::new(Duration::from_secs(seconds), held)
+    }
 
     fn line(ts_ns: i64, text: String) -> LogEntry {
         LogEntry {
@@ -132,7 +144,7 @@ mod tests {
     fn late_lines_come_in_order() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut outbox = Outbox::new(Duration::from_secs(3));
+        let mut outbox = outbox(3, 1 << 20);
         outbox.push(line(20, "b".into()), at(0));
         outbox.push(line(10, "a".into()), at(2));
         outbox.push(line(30, "c".into()), at(2));
@@ -149,14 +161,28 @@ mod tests {
     #[test]
     fn what_is_dropped_is_named() {
         let now = Instant::now();
-        let mut outbox = Outbox::new(Duration::ZERO);
-        for i in 0..6 {
-            outbox.push(line(i, "x".repeat(1 << 20)), now);
+        // Three fit into the box, or two into what its tenant has left.
+        for (memory_bytes_max, kept) in [(1 << 30, 3), (2200 << 10, 2)] {
+            let mut outbox = outbox(0, memory_bytes_max);
+            for i in 0..6 {
+                outbox.push(line(i, "x".repeat(1 << 20)), now);
+            }
+            assert!(outbox.is_due(now));
+            let mut sent = 0;
+            let mut dropped = 0;
+            while outbox.is_due(now) {
+                let message: serde_json::Value = serde_json::from_str(&outbox.message(true)).unwrap();
+                assert_eq!(message["streams"][0]["values"].as_array().unwrap().len(), 1, "by bytes");
+                sent += 1;
+                dropped += message["dropped_entries"].as_array().map_or(0, Vec::len);
+            }
+            assert_eq!((sent, dropped), (kept, 6 - kept));
         }
+        let mut outbox = outbox(0, 1 << 20);
+        outbox.push(line(2, "x".into()), now);
+        outbox.push(line(3, "x".repeat(1 << 20)), now);
         assert!(outbox.is_due(now));
         let message: serde_json::Value = serde_json::from_str(&outbox.message(true)).unwrap();
-        assert_eq!(message["streams"][0]["values"].as_array().unwrap().len(), 3);
-        assert_eq!(message["dropped_entries"].as_array().unwrap().len(), 3);
         assert_eq!(
             message["dropped_entries"][0],
             serde_json::json!({"timestamp": "3", "labels": {"app": "x"}})

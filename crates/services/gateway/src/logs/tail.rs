@@ -25,6 +25,8 @@ const DELAY_SECONDS_MAX: i64 = 5;
 const TAIL_MAX: Duration = Duration::from_secs(3600);
 /// A client that does not take a message for this long is gone.
 const SEND_MAX: Duration = Duration::from_secs(10);
+/// What a tail takes on its way from the ingesters: windows of its streams, and messages that wait for the client.
+const UNDER_WAY_BYTES: usize = 3 << 20;
 const PING_EVERY: Duration = Duration::from_secs(15);
 
 pub async fn tail(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -94,6 +96,7 @@ async fn follow(
     select: EntrySelect,
     delay: Duration,
 ) -> Result<(), Error> {
+    let _under_way = ctx.reserve(UNDER_WAY_BYTES)?;
     let categorized = answer::is_categorized(&asked.headers);
     // Subscribe before reading the past, so that nothing falls between the two.
     let mut arriving = asked.shared.logs.tail(ctx, &select.expr, select.end_ns).await?;
@@ -113,7 +116,7 @@ async fn follow(
         return Ok(());
     }
     drop(past);
-    let mut outbox = Outbox::new(delay);
+    let mut outbox = Outbox::new(delay, ctx.reserve(0)?);
     let mut ping = tokio::time::interval(PING_EVERY);
     loop {
         let due = outbox.is_due(Instant::now());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{StatusCode, header};
@@ -19,6 +20,7 @@ use triptych_model::{Error, Kind, Matcher, Result};
 use triptych_rpc::{Door, http_status};
 use triptych_runtime::{QueryContext, now_ms};
 
+use crate::held::{Holding, hold};
 use crate::request::Asked;
 use crate::{Shared, json, numbers};
 
@@ -43,6 +45,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/federate", get(federate::federate))
         .merge(status::routes())
         .merge(targets::routes())
+        .layer(from_fn_with_state(Holding::new(&shared, |e| Problem::from(e).into_response()), hold))
         .with_state(shared)
 }
 
@@ -113,6 +116,7 @@ fn success(ctx: &QueryContext, data: impl FnOnce(&mut String)) -> Response {
     data(&mut out);
     json::notes(&mut out, &ctx.report());
     out.push('}');
+    out.shrink_to_fit();
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 

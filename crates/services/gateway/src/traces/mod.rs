@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::StreamExt;
@@ -22,6 +23,7 @@ use triptych_rpc::{Door, http_status};
 use triptych_runtime::{ReadReport, now_ns};
 
 use crate::Shared;
+use crate::held::{Holding, hold};
 use crate::params::duration_text_ns;
 use crate::request::Asked;
 
@@ -45,6 +47,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/api/metrics/query_range", get(query_range))
         .route("/api/metrics/query", get(query))
         .route("/api/status/buildinfo", get(buildinfo))
+        .layer(from_fn_with_state(Holding::new(&shared, |e| Problem::from(e).into_response()), hold))
         .with_state(shared)
 }
 

@@ -1,4 +1,5 @@
-//! New lines as they arrive. One bounded channel per head; a reader that is too slow loses batches and is told.
+//! New lines as they arrive. One channel per head; a reader that is too slow loses batches and is told. What waits for slow readers is
+//! bounded by the number of batches ([`super::HeadConfig::tail_batches`]) times their bytes (64 KiB, or one longer line).
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::scan::StreamInfo;
 
 /// Most old lines a tail begins with.
 const HISTORY_LINES_MAX: usize = 5000;
+/// Text of the lines in one batch; more are sent as several.
+const BATCH_BYTES: usize = 64 << 10;
 /// Pipelines a tail keeps.
 const PIPELINES_MAX: usize = 4096;
 
@@ -40,8 +43,21 @@ impl TailSender {
     }
 
     pub fn send(&self, stream: Arc<StreamInfo>, entries: Vec<TailEntry>) {
-        // Fails only when the last reader has just left.
-        let _ = self.0.send(Arc::new(TailBatch { stream, entries }));
+        let send = |entries| {
+            // Fails only when the last reader has just left.
+            let _ = self.0.send(Arc::new(TailBatch { stream: stream.clone(), entries }));
+        };
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        for entry in entries {
+            let bytes = entry.line.len() + size_of::<TailEntry>();
+            if batch_bytes + bytes > BATCH_BYTES && !batch.is_empty() {
+                send(std::mem::take(&mut batch));
+                batch_bytes = 0;
+            }
+            batch_bytes += bytes;
+            batch.push(entry);
+        }
+        send(batch);
     }
 }
 

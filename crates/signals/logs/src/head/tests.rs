@@ -197,6 +197,25 @@ async fn tail_shows_old_and_new_lines_once() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_slow_tail_is_bounded_by_bytes() {
+    let head = Head::new(HeadConfig { tail_batches: 4, ..HeadConfig::default() });
+    let ctx = QueryContext::unlimited(tenant());
+    let mut tail = head.tail(&ctx, r#"{a="1"}"#, START_NS).await.unwrap();
+    // One push of 300 KiB.
+    let text = "x".repeat(1 << 10);
+    let lines: Vec<(i64, &str)> = (0..300).map(|i| (START_NS + i, text.as_str())).collect();
+    push(&head, &[("a", "1")], &lines);
+    let mut left = 0;
+    for _ in 0..4 {
+        left += tail.next().await.unwrap().unwrap().len();
+    }
+    assert!((200..256).contains(&left), "{left}");
+    assert!(ctx.report().missed[0].contains("lost 1 batches"), "{:?}", ctx.report());
+    ctx.cancel();
+    while tail.next().await.is_some() {}
+}
+
+#[tokio::test]
 async fn old_lines_sent_late_make_many_chunks_not_long_ones() {
     let head = Head::new(HeadConfig::default());
     let day = 86_400 * SECOND_NS;

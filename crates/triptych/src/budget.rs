@@ -11,8 +11,8 @@ use crate::roles::Role;
 triptych_model::telemetry! {
     /// Memory that this process may use (`memory_limit`, the cgroup's limit, or the machine's memory).
     gauge limit_bytes() = "triptych_memory_limit_bytes";
-    /// Memory that is counted for a share of the limit: `pushes`, `writes`, `heads`, `caches`, `queries`, `flushes`,
-    /// `compaction`.
+    /// Memory that is counted for a share of the limit: `pushes`, `writes`, `heads`, `caches`, `results`, `queries`,
+    /// `flushes`, `compaction`.
     gauge share_used_bytes(share) = "triptych_memory_share_used_bytes";
     /// Memory that a share may hold; over it is refused what would need more.
     gauge share_limit_bytes(share) = "triptych_memory_share_limit_bytes";
@@ -30,7 +30,7 @@ fn weights(role: Role) -> &'static [(MemoryShare, usize)] {
         Role::StoreGateway => &[(MemoryShare::Caches, 3), (MemoryShare::Queries, 2)],
         Role::Distributor => &[(MemoryShare::Pushes, 3)],
         Role::Querier => &[(MemoryShare::Queries, 3)],
-        Role::Gateway => &[(MemoryShare::Queries, 1), (MemoryShare::Caches, 1)],
+        Role::Gateway => &[(MemoryShare::Queries, 1), (MemoryShare::Results, 1)],
         Role::Compactor => &[(MemoryShare::Compaction, 2)],
         // They write through the distributor of their process, which counts it.
         Role::Scraper | Role::Agent => &[],
@@ -40,7 +40,9 @@ fn weights(role: Role) -> &'static [(MemoryShare, usize)] {
 /// The budget of a process with these roles; every query of the process draws on it from now on.
 pub fn build(config: &Config, roles: &[Role]) -> ProcessBudget {
     let bytes_max = if config.memory_limit == 0 { budget::memory_limit_bytes() } else { config.memory_limit };
-    let weights: Vec<_> = roles.iter().flat_map(|role| weights(*role)).copied().collect();
+    let is_wanted = |share| share != MemoryShare::Results || config.gateway.result_cache;
+    let weights = roles.iter().flat_map(|role| weights(*role)).copied();
+    let weights: Vec<_> = weights.filter(|(share, _)| is_wanted(*share)).collect();
     let cache_bytes_max = config.store_gateway.cache_bytes_max as usize;
     let fixed = [
         (MemoryShare::Pushes, config.distributor.in_flight_bytes_max),
@@ -48,6 +50,7 @@ pub fn build(config: &Config, roles: &[Role]) -> ProcessBudget {
         (MemoryShare::Heads, config.ingester.memory_bytes_max),
         // One cache for each signal.
         (MemoryShare::Caches, 3 * cache_bytes_max),
+        (MemoryShare::Results, config.gateway.result_cache_bytes_max as usize),
         (MemoryShare::Compaction, config.compactor.memory_bytes_max),
     ];
     // What is said for a role that is not here is not meant for this process.

@@ -352,6 +352,7 @@ fn gateway(parts: &mut Parts) -> Result<()> {
         queriers,
         engines,
         limits: parts.limits.clone(),
+        memory: parts.budget.share(MemoryShare::Results).clone(),
         multitenancy: parts.config.multitenancy,
         targets: parts.targets.clone(),
         config: parts.config.shown()?,

@@ -15,6 +15,7 @@
 //! | [`push`] | what became of a write |
 //! | [`share`] | who else is asked the same question |
 //! | [`metrics`], [`logs`], [`traces`] | per signal: what is selected, what comes back |
+//! | [`version`] | whether data may have changed since they were read |
 //! | [`telemetry`] | how a crate declares its own metrics |
 
 pub mod batch;
@@ -30,6 +31,7 @@ pub mod span;
 pub mod telemetry;
 pub mod tenant;
 pub mod traces;
+pub mod version;
 
 pub use error::{Error, Kind, Result};
 pub use labels::{Labels, LabelsBuilder};
@@ -37,6 +39,7 @@ pub use matcher::{MatchOp, Matcher};
 pub use shard::Shard;
 pub use share::Share;
 pub use tenant::TenantId;
+pub use version::Version;
 
 /// The three panels of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -65,6 +65,11 @@ impl Member {
 
     /// Whether new data may be sent to it.
     pub fn takes_writes(&self) -> bool {
+        self.is_serving()
+    }
+
+    /// Whether it is there for what any member of its role can do.
+    pub fn is_serving(&self) -> bool {
         self.is_alive && self.state == MemberState::Active
     }
 

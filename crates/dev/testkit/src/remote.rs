@@ -13,7 +13,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Labels, Result, Signal};
+use triptych_model::{Labels, Result, Signal, Version};
 use triptych_rpc::traits::Stream;
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
 use triptych_runtime::QueryContext;
@@ -95,6 +95,7 @@ remote! {
         ask metadata(metric: &str; limit: usize) -> Vec<MetricMetadata>;
         ask exemplars(select: &LabelsSelect;) -> Vec<SeriesExemplars>;
         ask cardinality(; limit: usize) -> CardinalityStats;
+        ask versions(ranges: &[(i64, i64)];) -> Vec<Version>;
     }
 }
 
@@ -110,6 +111,7 @@ remote! {
         ask detected_fields(select: &EntrySelect;) -> Vec<DetectedField>;
         ask detected_field_values(name: &str, select: &EntrySelect;) -> Vec<String>;
         open tail(expr: &str; start_ns: i64) -> Stream<Vec<LogEntry>>;
+        ask versions(ranges: &[(i64, i64)];) -> Vec<Version>;
     }
 }
 
@@ -120,5 +122,6 @@ remote! {
         open samples(select: &SpanSampleSelect;) -> Stream<TraceSamples>;
         ask tag_names(select: &TagsSelect;) -> Vec<ScopeTags>;
         ask tag_values(select: &TagsSelect;) -> Vec<Value>;
+        ask versions(ranges: &[(i64, i64)];) -> Vec<Version>;
     }
 }

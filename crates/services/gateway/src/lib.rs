@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use triptych_config::TenantLimits;
 use triptych_ring::Peers;
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
+use triptych_runtime::MemoryBudget;
 
 pub use telemetry::TELEMETRY;
 
@@ -63,6 +64,13 @@ pub struct Config {
     /// Into how many parts the series of a query are cut, to be evaluated at the same time; 1: they are not; 0: as many as this
     /// machine has cores.
     pub shards: u32,
+    /// Remember the answers of range queries (PromQL, LogQL and TraceQL metrics) for as long as the data they were made from stays the
+    /// same. `Cache-Control: no-store` asks for an answer made anew.
+    pub result_cache: bool,
+    /// Memory that remembered answers may take. 0: a share of `memory_limit`.
+    #[serde(with = "triptych_config::bytes")]
+    #[schemars(with = "String")]
+    pub result_cache_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -74,6 +82,8 @@ impl Default for Config {
             subqueries_per_request_max: 8,
             split_interval: Duration::from_secs(86_400),
             shards: 0,
+            result_cache: true,
+            result_cache_bytes_max: 0,
         }
     }
 }
@@ -86,6 +96,8 @@ pub struct Deps {
     pub queriers: Peers<Backend>,
     pub engines: Engines,
     pub limits: TenantLimits,
+    /// What remembered answers may take, where the config does not say.
+    pub memory: MemoryBudget,
     /// Read the tenant from `X-Scope-OrgID`; otherwise there is one.
     pub multitenancy: bool,
     pub targets: Option<Targets>,
@@ -99,6 +111,8 @@ pub struct Shared {
     pub(crate) logs: Arc<dyn LogsStore>,
     pub(crate) traces: Arc<dyn TracesStore>,
     pub(crate) query: Arc<dyn Query>,
+    /// As `query`, with every answer made anew.
+    pub(crate) fresh: Arc<dyn Query>,
     pub(crate) limits: TenantLimits,
     pub(crate) multitenancy: bool,
     pub(crate) targets: Option<Targets>,
@@ -111,7 +125,7 @@ pub struct Gateway {
 
 impl Config {
     pub fn build(self, deps: Deps) -> Gateway {
-        let Deps { queriers, engines, limits, multitenancy, targets, config } = deps;
+        let Deps { queriers, engines, limits, memory, multitenancy, targets, config } = deps;
         let settings = Settings {
             running_per_querier_max: self.running_per_querier_max,
             tenant_share_percent: if multitenancy { self.tenant_share_percent } else { 100 },
@@ -123,12 +137,17 @@ impl Config {
                 shards => shards,
             },
         };
-        let front = Arc::new(Front::new(settings, queriers, engines));
+        let results = self.result_cache.then(|| match self.result_cache_bytes_max {
+            0 => memory,
+            bytes => memory.below("remembered answers", bytes as usize),
+        });
+        let front = Arc::new(Front::new(settings, queriers, engines, results));
         Gateway {
             shared: Arc::new(Shared {
                 metrics: front.clone(),
                 logs: front.clone(),
                 traces: front.clone(),
+                fresh: Arc::new(front.fresh()),
                 query: front,
                 limits,
                 multitenancy,

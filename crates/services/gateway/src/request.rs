@@ -6,9 +6,11 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
+use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Method, StatusCode};
 use triptych_config::Limits;
 use triptych_model::{Error, Result, TenantId};
+use triptych_rpc::Query;
 use triptych_runtime::{QueryContext, QueryLimits};
 
 use crate::Shared;
@@ -81,6 +83,14 @@ impl Asked {
         let ctx = QueryContext::new(tenant, query_limits(&limits, timeout));
         let cancel = CancelOnDrop(ctx.clone());
         Ok(Self { params, headers, ctx, limits, shared: shared.clone(), _cancel: cancel })
+    }
+
+    /// The languages; with `Cache-Control: no-store` every answer is made anew.
+    pub fn query(&self) -> &dyn Query {
+        let mut directives = self.headers.get_all(CACHE_CONTROL).iter().filter_map(|v| v.to_str().ok());
+        let is_fresh =
+            directives.any(|all| all.split(',').any(|one| one.trim().eq_ignore_ascii_case("no-store")));
+        if is_fresh { &*self.shared.fresh } else { &*self.shared.query }
     }
 
     /// Refuses a range that ends before it starts, or is longer than the tenant may ask for.

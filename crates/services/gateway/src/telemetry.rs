@@ -9,6 +9,13 @@ triptych_model::telemetry! {
     histogram queue_wait_seconds() = "triptych_gateway_queue_wait_seconds";
     /// Requests refused because too many sub-queries of their tenant waited already.
     counter queue_refusals() = "triptych_gateway_queue_refusals_total";
+    /// Extents of range queries that were looked for among remembered answers, by outcome: `hit`, `miss`, or `stale` where the data has
+    /// changed since.
+    counter result_cache_extents(signal, outcome) = "triptych_gateway_result_cache_extents_total";
+    /// Remembered answers that left to make room for others.
+    counter result_cache_evictions() = "triptych_gateway_result_cache_evictions_total";
+    /// Memory of the remembered answers.
+    gauge result_cache_bytes() = "triptych_gateway_result_cache_bytes";
     /// Sub-queries that a querier did not answer and that were sent again, or given up.
     counter querier_failures(querier) = "triptych_gateway_querier_failures_total";
 }

@@ -5,15 +5,16 @@ use axum::body::Body;
 use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tower::ServiceExt;
 use triptych_model::logs::*;
 use triptych_model::metrics::*;
 use triptych_model::traces::*;
-use triptych_model::{Error, Labels, Result};
+use triptych_model::{Error, Labels, Result, Version};
 use triptych_ring::{Member, Peer, peers};
 use triptych_rpc::traits::Stream;
-use triptych_runtime::QueryContext;
+use triptych_runtime::{MemoryBudget, QueryContext};
 
 use super::*;
 
@@ -21,7 +22,14 @@ use super::*;
 pub(crate) struct Fake {
     /// Told when a search for `{ endless }` was cancelled.
     pub(crate) cancelled: Arc<tokio::sync::Notify>,
+    /// What versions of metrics are made from; `None`: versions are not told.
+    pub(crate) writes: Option<Writes>,
+    /// Versions are not told of everything.
+    pub(crate) missed: Mutex<Option<&'static str>>,
 }
+
+/// Tenant and time in milliseconds of samples.
+pub(crate) type Writes = Arc<Mutex<Vec<(String, i64)>>>;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied())
@@ -54,6 +62,20 @@ impl MetricsStore for Fake {
     }
     async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
         Ok(CardinalityStats { series: 3, ..Default::default() })
+    }
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let writes = self.writes.as_ref().ok_or_else(|| Error::unavailable("answers are not remembered"))?;
+        if let Some(sentence) = *self.missed.lock() {
+            ctx.missed(sentence);
+        }
+        let writes = writes.lock();
+        let version = |(start, end): &(i64, i64)| {
+            let in_range =
+                |(tenant, t): &&(String, i64)| tenant == ctx.tenant().as_str() && (start..=end).contains(&t);
+            let times: Vec<_> = writes.iter().filter(in_range).map(|(_, t)| t).collect();
+            Version::of_part(format!("{times:?}").as_bytes())
+        };
+        Ok(ranges.iter().map(version).collect())
     }
 }
 
@@ -99,6 +121,9 @@ impl LogsStore for Fake {
     }
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
         Ok(futures::stream::empty().boxed())
+    }
+    async fn versions(&self, _: &QueryContext, _: &[(i64, i64)]) -> Result<Vec<Version>> {
+        Err(Error::unavailable("answers are not remembered"))
     }
 }
 
@@ -160,6 +185,9 @@ impl TracesStore for Fake {
     }
     async fn tag_values(&self, _: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         Ok(vec![Value::String(select.name.clone()), Value::Int(3)])
+    }
+    async fn versions(&self, _: &QueryContext, _: &[(i64, i64)]) -> Result<Vec<Version>> {
+        Err(Error::unavailable("answers are not remembered"))
     }
 }
 
@@ -241,6 +269,7 @@ pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
         queriers: peers::fixed([Peer { member, service: backend }]),
         engines: Engines::default(),
         limits: TenantLimits::default(),
+        memory: MemoryBudget::new("results", 1 << 20),
         multitenancy,
         targets: Some(Arc::new(|| {
             let target = |pool: &str| {

@@ -17,7 +17,7 @@ use triptych_model::logs::{
     Volume,
 };
 use triptych_model::push::PushReport;
-use triptych_model::{Labels, Result, Signal, TenantId};
+use triptych_model::{Labels, Result, Signal, TenantId, Version};
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{QueryContext, SharedClock, ahead};
@@ -242,6 +242,15 @@ impl LogsStore for Door {
         });
         let first = stream::iter((!history.is_empty()).then_some(Ok(history)));
         Ok(ahead(&self.1, first.chain(follow).boxed(), AHEAD_BATCHES))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let (heads, stores) = self.0.parts(ctx)?;
+        let version = |&(start, end): &(i64, i64)| {
+            let heads = heads.iter().map(|head| head.version(start, end));
+            heads.chain(stores.iter().map(|store| store.version(ctx, start, end))).sum()
+        };
+        Ok(ranges.iter().map(version).collect())
     }
 }
 

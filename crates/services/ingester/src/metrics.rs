@@ -13,7 +13,7 @@ use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
 };
 use triptych_model::push::PushReport;
-use triptych_model::{Labels, Result, Signal, TenantId};
+use triptych_model::{Labels, Result, Signal, TenantId, Version};
 use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{QueryContext, SharedClock};
@@ -172,5 +172,14 @@ impl MetricsStore for Generations<Metrics> {
             all.push(store.cardinality(ctx, limit).await?);
         }
         Ok(merge::merge_cardinality(all, limit))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let (heads, stores) = self.parts(ctx)?;
+        let version = |&(start, end): &(i64, i64)| {
+            let heads = heads.iter().map(|head| head.version(start, end));
+            heads.chain(stores.iter().map(|store| store.version(ctx, start, end))).sum()
+        };
+        Ok(ranges.iter().map(version).collect())
     }
 }

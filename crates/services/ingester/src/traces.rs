@@ -11,7 +11,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Result, Signal, TenantId};
+use triptych_model::{Result, Signal, TenantId, Version};
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -151,5 +151,14 @@ impl TracesStore for Generations<Traces> {
             lists.push(store.tag_values(ctx, select).await?);
         }
         Ok(merge_values(lists, select.limit))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let (heads, stores) = self.parts(ctx)?;
+        let version = |&(start, end): &(i64, i64)| {
+            let heads = heads.iter().map(|head| head.version(start, end));
+            heads.chain(stores.iter().map(|store| store.version(ctx, start, end))).sum()
+        };
+        Ok(ranges.iter().map(version).collect())
     }
 }

@@ -13,7 +13,7 @@ use triptych_model::logs::{
     DetectedField, EntrySelect, LogEntry, LogSamples, LogsQuery, LogsValue, SampleSelect, StreamStats,
     StreamsSelect, Volume,
 };
-use triptych_model::{Labels, Result};
+use triptych_model::{Labels, Result, Version};
 use triptych_ring::Replication;
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
@@ -275,6 +275,17 @@ impl LogsStore for Door {
             std::future::ready((!empty).then_some(batch))
         });
         Ok(arriving.boxed())
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let sources = self
+            .fan
+            .ask(ctx, &self.sources, |store, ctx| {
+                let ranges = ranges.to_vec();
+                Box::pin(async move { store.versions(&ctx, &ranges).await })
+            })
+            .await?;
+        Version::of_all(sources, ranges.len())
     }
 }
 

@@ -11,7 +11,7 @@ use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, MetricsQuery, QueryValue, SeriesChunks, SeriesExemplars,
     SeriesSamples, SeriesSelect,
 };
-use triptych_model::{Labels, Result};
+use triptych_model::{Labels, Result, Version};
 use triptych_promql::{Engine, SeriesSource, SeriesStream};
 use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
@@ -183,5 +183,16 @@ impl MetricsStore for Door {
             all.push(add_cardinality(answers.ingesters, copies));
         }
         Ok(merge_cardinality(all, limit))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let sources = self
+            .fan
+            .ask(ctx, &self.sources, |store, ctx| {
+                let ranges = ranges.to_vec();
+                Box::pin(async move { store.versions(&ctx, &ranges).await })
+            })
+            .await?;
+        Version::of_all(sources, ranges.len())
     }
 }

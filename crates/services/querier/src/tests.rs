@@ -18,7 +18,7 @@ use triptych_model::traces::{
     ScopeTags, SpanMatch, SpanSample, SpanSampleSelect, SpanSet, TagsSelect, TraceId, TraceMatch, TraceParts,
     TraceSamples, TraceSearch, Value,
 };
-use triptych_model::{Kind, Labels, TenantId};
+use triptych_model::{Kind, Labels, TenantId, Version};
 use triptych_ring::{Member, Peer, Peers, Replication};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryLimits;
@@ -130,6 +130,9 @@ impl MetricsStore for Fake {
     async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
         self.answer(CardinalityStats { series: self.series.len() as u64, ..Default::default() }).await
     }
+    async fn versions(&self, _: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        self.answer(vec![Version::from_bits(1 << self.lines.len()); ranges.len()]).await
+    }
 }
 
 #[async_trait]
@@ -185,6 +188,9 @@ impl LogsStore for Fake {
     }
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
         self.stream(self.entries().into_iter().map(|e| vec![e]).collect()).await
+    }
+    async fn versions(&self, _: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        self.answer(vec![Version::from_bits(1 << self.lines.len()); ranges.len()]).await
     }
 }
 
@@ -251,6 +257,9 @@ impl TracesStore for Fake {
     }
     async fn tag_values(&self, _: &QueryContext, _: &TagsSelect) -> Result<Vec<Value>> {
         self.answer(self.traces.iter().map(|(t, _)| Value::Int(i64::from(*t))).collect()).await
+    }
+    async fn versions(&self, _: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        self.answer(vec![Version::from_bits(1 << self.lines.len()); ranges.len()]).await
     }
 }
 
@@ -643,6 +652,28 @@ async fn one_zone_of_three_may_fail() {
         metrics_value(&querier, &ctx, "count(up)").await.unwrap();
         assert_eq!(ctx.report().missed.len(), 2, "{broken:?}");
     }
+}
+
+#[tokio::test]
+async fn versions_add_up_and_say_what_is_missed() {
+    let check = async |querier: Querier, parts: u64, is_whole: bool| {
+        let ctx = context();
+        let ranges = [(0, 1), (2, 3)];
+        let versions = [
+            querier.metrics().versions(&ctx, &ranges).await.unwrap(),
+            querier.logs().versions(&ctx, &ranges).await.unwrap(),
+            querier.traces().versions(&ctx, &ranges).await.unwrap(),
+        ];
+        let want = vec![Version::from_bits(8 * parts); 2];
+        assert_eq!(versions, [want.clone(), want.clone(), want]);
+        assert_eq!(ctx.report().missed.is_empty(), is_whole, "{:?}", ctx.report().missed);
+    };
+    let broken = || fault(Fault::AtOnce(Kind::Unavailable));
+    check(cluster(3, vec![replica(0), replica(0), replica(0)], vec![replica(0)]), 4, true).await;
+    check(cluster(3, vec![replica(0), replica(0), broken()], vec![replica(0)]), 3, true).await;
+    check(cluster(3, vec![replica(0), broken(), broken()], vec![replica(0)]), 2, false).await;
+    check(cluster(1, vec![replica(0)], vec![broken(), replica(0)]), 2, true).await;
+    check(cluster(1, vec![replica(0)], vec![broken()]), 1, false).await;
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Plugs traces in: the merged Store API, and TraceQL metrics over it.
 
 use async_trait::async_trait;
-use triptych_model::Result;
 use triptych_model::metrics::QueryValue;
 use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     TracesMetricsQuery, Value,
 };
+use triptych_model::{Result, Version};
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -126,5 +126,16 @@ impl TracesStore for Door {
             })
             .await?;
         Ok(merge_values(lists, select.limit))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let sources = self
+            .fan
+            .ask(ctx, &self.sources, |store, ctx| {
+                let ranges = ranges.to_vec();
+                Box::pin(async move { store.versions(&ctx, &ranges).await })
+            })
+            .await?;
+        Version::of_all(sources, ranges.len())
     }
 }

@@ -8,7 +8,7 @@ use triptych_logs::{BucketStore, BucketStoreConfig};
 use triptych_model::logs::{
     DetectedField, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect, Volume,
 };
-use triptych_model::{Labels, Result, Signal};
+use triptych_model::{Labels, Result, Signal, Version};
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::runtimes::Handles;
@@ -99,5 +99,9 @@ impl LogsStore for Door {
     /// What is in the bucket does not grow at its end: nothing to follow.
     async fn tail(&self, _: &QueryContext, _: &str, _: i64) -> Result<Stream<Vec<LogEntry>>> {
         Ok(futures::stream::empty().boxed())
+    }
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let store = self.store()?;
+        Ok(ranges.iter().map(|(start, end)| store.version(ctx, *start, *end)).collect())
     }
 }

@@ -7,7 +7,7 @@ use triptych_metrics::{BucketStore, BucketStoreConfig};
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
 };
-use triptych_model::{Labels, Result, Signal};
+use triptych_model::{Labels, Result, Signal, Version};
 use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -71,5 +71,9 @@ impl MetricsStore for Door {
     }
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
         self.store()?.cardinality(ctx, limit).await
+    }
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let store = self.store()?;
+        Ok(ranges.iter().map(|(start, end)| store.version(ctx, *start, *end)).collect())
     }
 }

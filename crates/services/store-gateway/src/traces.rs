@@ -7,7 +7,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Result, Signal};
+use triptych_model::{Result, Signal, Version};
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -67,5 +67,9 @@ impl TracesStore for Door {
     }
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         self.store()?.tag_values(ctx, select).await
+    }
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let store = self.store()?;
+        Ok(ranges.iter().map(|(start, end)| store.version(ctx, *start, *end)).collect())
     }
 }

@@ -12,7 +12,7 @@
 use triptych_model::logs::{Direction, LogsQuery};
 use triptych_model::{Shard, span};
 
-use crate::syntax::ast::{Expr, MetricExpr, RangeAgg, RangeOp, VectorOp};
+use crate::syntax::ast::{Expr, LabelFormat, MetricExpr, RangeAgg, RangeOp, Stage, VectorOp};
 
 /// The spans of a metric query over a range, ascending; their answers become one with [`Engine::join`](crate::Engine::join). One span,
 /// the query as it is, where there is nothing to cut.
@@ -22,6 +22,33 @@ pub fn spans(expr: &MetricExpr, query: &LogsQuery, interval_ns: i64) -> Vec<Logs
     let spans = span::spans((query.start_ns, query.end_ns), query.step_ns, interval_ns, lookback_ns);
     let part = |(start_ns, end_ns)| LogsQuery { start_ns, end_ns, ..query.clone() };
     spans.into_iter().map(part).collect()
+}
+
+/// The first and the last time of lines that the answer of a metric query over a range depends on, both inclusive. `None` where no lines
+/// are read, or where a template may ask what time it is.
+pub fn reads(expr: &MetricExpr, query: &LogsQuery) -> Option<(i64, i64)> {
+    let mut range_ns: Option<(i64, i64)> = None;
+    let mut asks_clock = false;
+    for_each_range(expr, &mut |range| {
+        let [from, to] = [query.start_ns, query.end_ns].map(|t| t.saturating_sub(range.offset_ns));
+        let from = from.saturating_sub(range.range_ns).saturating_add(1);
+        let (first, last) = range_ns.unwrap_or((from, to));
+        range_ns = Some((first.min(from), last.max(to)));
+        asks_clock |= range.log.stages.iter().any(may_ask_clock);
+    });
+    range_ns.filter(|_| !asks_clock)
+}
+
+fn may_ask_clock(stage: &Stage) -> bool {
+    let now = |template: &String| template.contains("now");
+    match stage {
+        Stage::LineFormat(template) => now(template),
+        Stage::LabelFormat(all) => all.iter().any(|one| match one {
+            LabelFormat::Template { template, .. } => now(template),
+            LabelFormat::Rename { .. } => false,
+        }),
+        _ => false,
+    }
 }
 
 /// The windows of a log query, in its direction: together its range, none longer than the interval. The first are shorter, as

@@ -23,7 +23,9 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 use triptych_model::batch::{LogsReader, LogsRecord};
 use triptych_model::push::PushReport;
-use triptych_model::{Labels, Result};
+use triptych_model::version::{Changes, Slots};
+use triptych_model::{Labels, Result, Version};
+use triptych_runtime::random::random_u64;
 
 use crate::chunk::Codec;
 use crate::postings::Postings;
@@ -81,8 +83,12 @@ pub(crate) struct Inner {
     bytes: AtomicUsize,
     from_ns: AtomicI64,
     through_ns: AtomicI64,
+    changes: LineChanges,
     tail: TailSender,
 }
+
+/// By the quarter of an hour of the lines.
+type LineChanges = Changes<{ 15 * 60_000_000_000 }>;
 
 #[derive(Default)]
 struct Index {
@@ -111,6 +117,7 @@ impl Head {
             bytes: AtomicUsize::new(0),
             from_ns: AtomicI64::new(i64::MAX),
             through_ns: AtomicI64::new(i64::MIN),
+            changes: LineChanges::new(random_u64()),
             tail,
         }))
     }
@@ -135,6 +142,16 @@ impl Head {
         (bounds.0 <= bounds.1).then_some(bounds)
     }
 
+    /// Of the lines in the range, both ends inclusive.
+    pub fn version(&self, start_ns: i64, end_ns: i64) -> Version {
+        match self.bounds_ns() {
+            Some((from_ns, through_ns)) if from_ns <= end_ns && through_ns >= start_ns => {
+                self.0.changes.version(start_ns, end_ns)
+            }
+            _ => Version::default(),
+        }
+    }
+
     /// Takes a plain logs batch. What a limit refuses is in the report; an error means that the batch is not one, and what came
     /// before the torn place was taken.
     pub fn append(&self, plain: &[u8]) -> Result<PushReport> {
@@ -149,14 +166,22 @@ impl Head {
         let inner = &*self.0;
         let Some(stream) = self.find_or_create(record, report)? else { return Ok(()) };
         let tail = inner.tail.is_watched().then(Vec::new);
-        let appended = stream.append(&inner.config, record, tail, report)?;
+        let mut touched = Slots::default();
+        let appended = stream.append(&inner.config, record, tail, report, |ts_ns| {
+            touched |= LineChanges::slot(ts_ns);
+        });
+        if let Ok(appended) = &appended {
+            inner.from_ns.fetch_min(appended.from_ns, Ordering::Relaxed);
+            inner.through_ns.fetch_max(appended.through_ns, Ordering::Relaxed);
+        }
+        // Everything can be seen now.
+        inner.changes.count(touched);
+        let appended = appended?;
         if appended.grown >= 0 {
             inner.bytes.fetch_add(appended.grown as usize, Ordering::Relaxed);
         } else {
             inner.bytes.fetch_sub(appended.grown.unsigned_abs(), Ordering::Relaxed);
         }
-        inner.from_ns.fetch_min(appended.from_ns, Ordering::Relaxed);
-        inner.through_ns.fetch_max(appended.through_ns, Ordering::Relaxed);
         if let Some(entries) = appended.tail.filter(|e| !e.is_empty()) {
             inner.tail.send(stream.info.clone(), entries);
         }

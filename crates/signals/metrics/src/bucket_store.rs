@@ -25,7 +25,7 @@ use triptych_model::labels::METRIC_NAME;
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
 };
-use triptych_model::{Error, Kind, Labels, Result, TenantId};
+use triptych_model::{Error, Kind, Labels, Result, TenantId, Version};
 use triptych_runtime::QueryContext;
 
 use crate::block::reader::{BATCH_BYTES, BATCHES_AHEAD};
@@ -223,6 +223,12 @@ impl BucketStore {
             ctx.missed(sentence.clone());
         }
         snapshot.blocks.iter().filter(|b| b.meta().overlaps(start_ms, end_ms)).cloned().collect()
+    }
+
+    /// Of the blocks of the query's tenant in the range, both ends inclusive.
+    pub fn version(&self, ctx: &QueryContext, start_ms: i64, end_ms: i64) -> Version {
+        let blocks = self.in_range(ctx, start_ms, end_ms);
+        blocks.iter().map(|block| Version::of_part(block.meta().ulid.to_string().as_bytes())).sum()
     }
 
     /// Asks every block; those that fail are reported, and all of them failing is an error.

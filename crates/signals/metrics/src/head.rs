@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 use triptych_model::batch::{MetricsReader, MetricsRecord, Samples};
 use triptych_model::metrics::{Exemplar, MetricKind, Sample};
 use triptych_model::push::PushReport;
-use triptych_model::{Labels, Result};
+use triptych_model::version::{Changes, Slots};
+use triptych_model::{Labels, Result, Version};
+use triptych_runtime::random::random_u64;
 
 pub use flush::{FlushOptions, FlushReport};
 
@@ -100,8 +102,12 @@ struct Inner {
     series_bytes: AtomicI64,
     start_ms: AtomicI64,
     end_ms: AtomicI64,
+    changes: SampleChanges,
     flushed: flush::Flushed,
 }
+
+/// By the quarter of an hour of the samples.
+type SampleChanges = Changes<{ 15 * 60_000 }>;
 
 #[derive(Debug, Default)]
 struct Shard {
@@ -140,6 +146,7 @@ impl Head {
             series_bytes: AtomicI64::new(0),
             start_ms: AtomicI64::new(i64::MAX),
             end_ms: AtomicI64::new(i64::MIN),
+            changes: SampleChanges::new(random_u64()),
             flushed: flush::Flushed::default(),
         }))
     }
@@ -184,6 +191,14 @@ impl Head {
     pub fn time_range_ms(&self) -> Option<(i64, i64)> {
         let range = (self.0.start_ms.load(Ordering::Relaxed), self.0.end_ms.load(Ordering::Relaxed));
         (range.0 <= range.1).then_some(range)
+    }
+
+    /// Of the samples in the range, both ends inclusive.
+    pub fn version(&self, start_ms: i64, end_ms: i64) -> Version {
+        match self.overlaps(start_ms, end_ms) {
+            true => self.0.changes.version(start_ms, end_ms),
+            false => Version::default(),
+        }
     }
 
     /// Memory held, estimated, in bytes.
@@ -257,6 +272,7 @@ impl Head {
         let inner = &*self.0;
         let (mut start_ms, mut end_ms) = (i64::MAX, i64::MIN);
         let (mut taken, mut copies, mut bytes) = (0u64, 0u64, 0i64);
+        let mut touched = Slots::default();
         let mut created: Vec<(Labels, Location)> = Vec::new();
         let mut guard = inner.shards[shard_index].lock();
         let shard = &mut *guard;
@@ -321,6 +337,7 @@ impl Head {
                         taken += 1;
                         start_ms = start_ms.min(sample.t_ms);
                         end_ms = end_ms.max(sample.t_ms);
+                        touched |= SampleChanges::slot(sample.t_ms);
                     }
                     Outcome::Copy => copies += 1,
                     Outcome::Conflict(there) => report.refuse(reason::NEW_VALUE, 1, || {
@@ -343,6 +360,8 @@ impl Head {
         inner.series_bytes.fetch_add(bytes, Ordering::Relaxed);
         inner.start_ms.fetch_min(start_ms, Ordering::Relaxed);
         inner.end_ms.fetch_max(end_ms, Ordering::Relaxed);
+        // Last: everything can be seen.
+        inner.changes.count(touched);
     }
 
     fn apply_extras(

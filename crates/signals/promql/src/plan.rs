@@ -21,6 +21,22 @@ pub struct Times {
     pub subquery_step_ms: i64,
 }
 
+impl Times {
+    /// A length of time. Fails where it is none, as a division by zero.
+    pub fn duration_ms(self, duration: &DurationExpr) -> Result<i64> {
+        Planner { times: self, given: &[] }.duration_ms(duration)
+    }
+
+    /// What `@` means.
+    pub fn at_ms(self, at: Option<At>) -> Option<i64> {
+        at.map(|at| match at {
+            At::Ms(ms) => ms,
+            At::Start => self.start_ms,
+            At::End => self.end_ms,
+        })
+    }
+}
+
 #[derive(Debug)]
 pub enum Plan {
     Scalar(Scalar),
@@ -382,16 +398,8 @@ impl Planner<'_> {
         offset.map_or(Ok(0), |o| self.duration_ms(o))
     }
 
-    fn at_ms(&self, at: Option<At>) -> Option<i64> {
-        at.map(|at| match at {
-            At::Ms(ms) => ms,
-            At::Start => self.times.start_ms,
-            At::End => self.times.end_ms,
-        })
-    }
-
     fn selector(&self, e: &ast::VectorSelector) -> Result<Planned<Selector>> {
-        let at_ms = self.at_ms(e.at);
+        let at_ms = self.times.at_ms(e.at);
         let node =
             Selector { matchers: e.matchers.clone(), offset_ms: self.offset_ms(e.offset.as_ref())?, at_ms };
         Ok(Planned { node, varies: if at_ms.is_some() { Varies::No } else { Varies::Yes } })
@@ -410,7 +418,7 @@ impl Planner<'_> {
                     Some(step) => self.range_ms(step)?,
                     None => self.times.subquery_step_ms.max(1),
                 };
-                let at_ms = self.at_ms(s.at);
+                let at_ms = self.times.at_ms(s.at);
                 let node = RangeArg::Subquery {
                     inner,
                     range_ms: self.range_ms(&s.range)?,

@@ -10,6 +10,8 @@
 //! aggregation at all. `quantile`, `stddev`, `stdvar`, `limit_ratio`, joins of series, subqueries over aggregations stay whole. A
 //! function that drops the metric's name counts where the name is given, else two series could become one in different shards.
 
+mod reads;
+
 use triptych_model::labels::METRIC_NAME;
 use triptych_model::metrics::MetricsQuery;
 use triptych_model::{MatchOp, Shard, span};
@@ -27,9 +29,14 @@ pub fn spans(expr: &Expr, query: &MetricsQuery, interval_ms: i64) -> Vec<Metrics
     if spans.len() == 1 {
         return vec![query.clone()];
     }
-    let whole_ms = query.whole_ms.or(needs.whole.then_some(range_ms));
-    let part = |(start_ms, end_ms)| MetricsQuery { start_ms, end_ms, whole_ms, ..query.clone() };
-    spans.into_iter().map(part).collect()
+    spans.into_iter().map(|span| part(expr, query, span)).collect()
+}
+
+/// The part of a range query from one of its steps to another; what each step is worth is what it is worth in the whole.
+pub fn part(expr: &Expr, query: &MetricsQuery, (start_ms, end_ms): (i64, i64)) -> MetricsQuery {
+    let whole = (query.start_ms, query.end_ms);
+    let whole_ms = query.whole_ms.or(depends_on_whole(expr).then_some(whole));
+    MetricsQuery { start_ms, end_ms, whole_ms, ..query.clone() }
 }
 
 /// Whether an answer at a step depends on where the whole query starts or ends.

@@ -91,6 +91,11 @@ impl Grid {
         (self.first_ns, self.end_ns)
     }
 
+    /// First and last instant that the points are about.
+    pub fn covers(self) -> (i64, i64) {
+        (self.start_ns, self.end_ns)
+    }
+
     pub fn t_ms(&self, place: usize) -> i64 {
         (self.first_ns + place as i64 * self.step_ns) / 1_000_000
     }

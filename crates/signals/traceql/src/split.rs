@@ -26,8 +26,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// `None` where there is nothing to cut. Fails as the whole query would: syntax, range, too many points.
-    pub fn new(query: &TracesMetricsQuery, interval_ns: i64) -> Result<Option<Self>> {
+    /// Fails as the whole query would: syntax, range, too many points.
+    pub fn new(query: &TracesMetricsQuery, interval_ns: i64) -> Result<Self> {
         let grid = Grid::new(query)?;
         let Body::Metrics(expr) = parse(&query.query)?.body else {
             return Err(Error::invalid("not a metrics query: it needs a function such as `| rate()`"));
@@ -41,34 +41,55 @@ impl Split {
                 _ => spans.push((first, last)),
             }
         }
-        Ok((spans.len() > 1).then(|| Self { query: query.clone(), expr, grid, spans }))
+        Ok(Self { query: query.clone(), expr, grid, spans })
+    }
+
+    /// Whether there is nothing to cut by time.
+    pub fn is_whole(&self) -> bool {
+        self.spans.len() == 1
+    }
+
+    /// The functions of the query, each over all points.
+    pub fn leaves(&self) -> Vec<TracesMetricsQuery> {
+        let (first, last) = self.grid.range();
+        self.expr.leaves().into_iter().map(|leaf| self.part(leaf, (first, last))).collect()
+    }
+
+    fn part(&self, leaf: &MetricsLeaf, (start_ns, end_ns): (i64, i64)) -> TracesMetricsQuery {
+        TracesMetricsQuery { query: leaf.to_string(), start_ns, end_ns, ..self.query }
     }
 
     /// What to ask: function by function, span by span.
     pub fn parts(&self) -> Vec<TracesMetricsQuery> {
-        let part = |leaf: &MetricsLeaf, (start_ns, end_ns): (i64, i64)| TracesMetricsQuery {
-            query: leaf.to_string(),
-            start_ns,
-            end_ns,
-            ..self.query
-        };
         let leaves = self.expr.leaves();
-        leaves.into_iter().flat_map(|leaf| self.spans.iter().map(move |span| part(leaf, *span))).collect()
+        leaves.into_iter().flat_map(|leaf| self.spans.iter().map(|span| self.part(leaf, *span))).collect()
     }
 
     /// Puts the answers of [`Split::parts`] together, in their order.
     pub fn merge(&self, ctx: &QueryContext, answers: Vec<QueryValue>) -> Result<QueryValue> {
+        let mut answers = answers.into_iter();
+        let spans = self.spans.len();
+        let by_leaf: Vec<_> =
+            self.expr.leaves().iter().map(|_| answers.by_ref().take(spans).collect()).collect();
+        self.merge_leaves(ctx, by_leaf)
+    }
+
+    /// Puts together what [`Split::leaves`] are worth, in their order: of each the answers to any pieces of its points, ascending.
+    pub fn merge_leaves(&self, ctx: &QueryContext, answers: Vec<Vec<QueryValue>>) -> Result<QueryValue> {
         let leaves = self.expr.leaves();
-        if answers.len() != leaves.len() * self.spans.len() {
-            return Err(Error::internal(format!("{} answers for {} spans", answers.len(), self.spans.len())));
+        if answers.len() != leaves.len() || answers.iter().any(Vec::is_empty) {
+            return Err(Error::internal(format!(
+                "answers for {} of {} functions",
+                answers.len(),
+                leaves.len()
+            )));
         }
         let mut memory = ctx.reserve(0)?;
-        let mut answers = answers.into_iter();
         let mut folded = Vec::with_capacity(leaves.len());
-        for leaf in leaves {
+        for (leaf, answers) in leaves.into_iter().zip(answers) {
             ctx.check()?;
             let mut rows: hashbrown::HashMap<Labels, Vec<f64>> = hashbrown::HashMap::new();
-            for answer in answers.by_ref().take(self.spans.len()) {
+            for answer in answers {
                 let QueryValue::Matrix(series) = answer else {
                     return Err(Error::damaged("a span of a metrics query answered with what is no matrix"));
                 };
@@ -76,6 +97,9 @@ impl Split {
                     self.place(leaf, one, &mut rows, &mut memory)?;
                 }
             }
+            // A piece may be a part of what was asked for: what it counted at other points has no series here.
+            let lone = leaf.by.is_empty() && !matches!(leaf.op, MetricsOp::HistogramOverTime(_));
+            rows.retain(|_, values| !is_count(leaf) || lone || values.iter().any(|value| *value != 0.0));
             folded.push(rows.into_iter().map(|(labels, values)| Row { labels, values }).collect());
         }
         Ok(answer(&self.expr, self.grid, folded))
@@ -93,11 +117,7 @@ impl Split {
             hashbrown::hash_map::Entry::Vacant(free) => {
                 memory.grow(self.grid.points * 8 + free.key().as_encoded().len() + 128)?;
                 // Where a series of counts is in no span's answer, nothing was counted.
-                let counts = matches!(
-                    leaf.op,
-                    MetricsOp::Rate | MetricsOp::CountOverTime | MetricsOp::HistogramOverTime(_)
-                );
-                free.insert(vec![if counts { 0.0 } else { f64::NAN }; self.grid.points])
+                free.insert(vec![if is_count(leaf) { 0.0 } else { f64::NAN }; self.grid.points])
             }
         };
         // Answers tell times in milliseconds, in which short steps may look the same: they come in order.
@@ -113,6 +133,27 @@ impl Split {
         }
         Ok(())
     }
+}
+
+/// Whether a point without spans is worth 0.
+fn is_count(leaf: &MetricsLeaf) -> bool {
+    matches!(leaf.op, MetricsOp::Rate | MetricsOp::CountOverTime | MetricsOp::HistogramOverTime(_))
+}
+
+/// The part of one of [`Split::leaves`] from one of its points to another. One point alone cannot be asked for: then the answer is for two.
+pub fn part(leaf: &TracesMetricsQuery, (first_ns, last_ns): (i64, i64)) -> TracesMetricsQuery {
+    let (start_ns, end_ns) = match first_ns == last_ns {
+        true if first_ns >= leaf.step_ns => (first_ns - leaf.step_ns, last_ns),
+        true => (first_ns, last_ns.saturating_add(leaf.step_ns)),
+        false => (first_ns, last_ns),
+    };
+    TracesMetricsQuery { start_ns, end_ns, ..leaf.clone() }
+}
+
+/// The first and the last time of what traces must overlap for the query's answer to depend on them, both inclusive. `None` where it
+/// cannot be answered.
+pub fn reads(query: &TracesMetricsQuery) -> Option<(i64, i64)> {
+    Grid::new(query).ok().map(Grid::covers)
 }
 
 /// The windows of a search, the newest first; none longer than the interval, the first ones shorter, as most searches are full soon.

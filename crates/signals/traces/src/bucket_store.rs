@@ -18,7 +18,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Error, Kind, Result, TenantId};
+use triptych_model::{Error, Kind, Result, TenantId, Version};
 use triptych_runtime::QueryContext;
 use triptych_traceql::source::FetchSpans;
 use triptych_traceql::{SpanSource, TraceSpans};
@@ -259,6 +259,12 @@ impl BucketStore {
         let mut metas = self.blocks(ctx.tenant());
         metas.retain(|m| m.overlaps(start_ns, end_ns));
         metas.into_iter().map(|meta| Block::new(self.0.cached.clone(), meta)).collect()
+    }
+
+    /// Of the blocks of the query's tenant in the range, both ends inclusive.
+    pub fn version(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Version {
+        let blocks = self.overlapping(ctx, start_ns, end_ns);
+        blocks.iter().map(|block| Version::of_part(block.meta.block_id.as_bytes())).sum()
     }
 
     async fn open(&self, ctx: &QueryContext, block: &Block) -> Result<Arc<File>> {

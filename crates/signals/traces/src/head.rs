@@ -33,8 +33,10 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Error, Result, TenantId};
+use triptych_model::version::Changes;
+use triptych_model::{Error, Result, TenantId, Version};
 use triptych_runtime::QueryContext;
+use triptych_runtime::random::random_u64;
 use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
 use triptych_traceql::{SpanSource, TraceSpans};
 
@@ -126,8 +128,12 @@ struct Inner {
     /// Of all traces.
     start_ns: AtomicI64,
     end_ns: AtomicI64,
+    changes: TraceChanges,
     tags: Mutex<tags::TagIndex>,
 }
+
+/// By the quarter of an hour of the traces.
+type TraceChanges = Changes<{ 15 * 60_000_000_000 }>;
 
 /// One tenant's live traces. Clones share them.
 #[derive(Debug, Clone)]
@@ -149,6 +155,7 @@ impl Head {
             bytes: AtomicUsize::new(0),
             start_ns: AtomicI64::new(i64::MAX),
             end_ns: AtomicI64::new(i64::MIN),
+            changes: TraceChanges::new(random_u64()),
             tags: Mutex::default(),
         }))
     }
@@ -209,6 +216,8 @@ impl Head {
             entry.spans = entry.spans.saturating_add(record.spans);
             entry.bytes += length;
             entry.parts.push(part);
+            // A trace is read as a whole, so all of it has changed.
+            let touched = TraceChanges::slots(entry.start_ns, entry.end_ns);
             report.accepted += u64::from(record.spans);
             inner.start_ns.fetch_min(record.start_ns, Ordering::Relaxed);
             inner.end_ns.fetch_max(record.end_ns, Ordering::Relaxed);
@@ -220,8 +229,18 @@ impl Head {
                 shard.chunks.push(chunk);
                 shard.open.clear();
             }
+            drop(guard);
+            inner.changes.count(touched);
         }
         Ok(report)
+    }
+
+    /// Of the traces in the range, both ends inclusive.
+    pub fn version(&self, start_ns: i64, end_ns: i64) -> Version {
+        match self.overlaps(start_ns, end_ns) {
+            true => self.0.changes.version(start_ns, end_ns),
+            false => Version::default(),
+        }
     }
 
     /// Memory in use, about, in bytes.

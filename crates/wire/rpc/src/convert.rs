@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tonic::{Status, Streaming};
-use triptych_model::{Error, Labels, MatchOp, Matcher, Result, Shard};
+use tonic::{Request, Status, Streaming};
+use triptych_model::{Error, Labels, MatchOp, Matcher, Result, Shard, Version};
 use triptych_runtime::QueryContext;
 
-use crate::context::take_report;
+use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report};
 use crate::proto;
 use crate::status::to_status;
 use crate::traits::Stream;
@@ -97,6 +97,31 @@ pub(crate) fn shard_to_proto(shard: Option<Shard>) -> Option<proto::Shard> {
 
 pub(crate) fn shard_from_proto(shard: Option<proto::Shard>) -> Result<Option<Shard>, Status> {
     shard.map(|s| Shard::new(s.index, s.count).map_err(to_status)).transpose()
+}
+
+pub(crate) fn versions_request(ctx: &QueryContext, ranges: &[(i64, i64)]) -> Request<proto::VersionsRequest> {
+    let (starts, ends) = ranges.iter().copied().unzip();
+    crate::traced(proto::VersionsRequest { context: context_to_proto(ctx), starts, ends })
+}
+
+pub(crate) fn versions_from_request(
+    request: proto::VersionsRequest,
+) -> Result<(QueryContext, Vec<(i64, i64)>), Status> {
+    let proto::VersionsRequest { context, starts, ends } = request;
+    if starts.len() != ends.len() {
+        return Err(Status::invalid_argument("ranges: not as many ends as starts"));
+    }
+    Ok((context_from_proto(context)?, starts.into_iter().zip(ends).collect()))
+}
+
+pub(crate) fn versions_to_proto(ctx: &QueryContext, versions: &[Version]) -> proto::VersionsResponse {
+    let versions = versions.iter().map(|version| version.to_bits()).collect();
+    proto::VersionsResponse { versions, report: report_to_proto(ctx) }
+}
+
+pub(crate) fn versions_from_proto(ctx: &QueryContext, response: proto::VersionsResponse) -> Vec<Version> {
+    take_report(ctx, response.report);
+    response.versions.into_iter().map(Version::from_bits).collect()
 }
 
 /// Groups single items into batches of what is ready, so that a frame carries many.

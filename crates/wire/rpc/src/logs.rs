@@ -9,7 +9,7 @@ use triptych_model::logs::{
     DetectedField, Direction, EntrySelect, LogEntry, LogSample, LogSamples, SampleSelect, StreamStats,
     StreamsSelect, Volume,
 };
-use triptych_model::{Error, Labels, Result};
+use triptych_model::{Error, Labels, Result, Version};
 use triptych_runtime::QueryContext;
 
 use crate::channel::MESSAGE_BYTES_MAX;
@@ -17,6 +17,7 @@ use crate::context::{context_from_proto, context_to_proto, report_to_proto, take
 use crate::convert::{
     Frame, FrameStream, LabelTable, at, frames, items, labels_from_proto, labels_to_proto,
     matcher_sets_from_proto, matcher_sets_to_proto, shard_from_proto, shard_to_proto, table_from_proto,
+    versions_from_proto, versions_from_request, versions_request, versions_to_proto,
 };
 use crate::proto::{self, logs_store_client, logs_store_server};
 use crate::status::to_status;
@@ -250,6 +251,16 @@ impl logs_store_server::LogsStore for LogsStoreServer {
         let entries = self.0.tail(&ctx, &request.expr, request.start_ns).await.map_err(to_status)?;
         Ok(Response::new(frames(ctx, entries, entries_to_proto, last_entries)))
     }
+
+    async fn versions(
+        &self,
+        request: Request<proto::VersionsRequest>,
+    ) -> Result<Response<proto::VersionsResponse>, Status> {
+        let (ctx, ranges) = versions_from_request(request.into_inner())?;
+        let _guard = ctx.cancel_on_drop();
+        let versions = self.0.versions(&ctx, &ranges).await.map_err(to_status)?;
+        Ok(Response::new(versions_to_proto(&ctx, &versions)))
+    }
 }
 
 impl Frame for proto::EntriesFrame {
@@ -428,5 +439,10 @@ impl LogsStore for LogsStoreClient {
         });
         let response = within(ctx, self.0.clone().tail(request)).await?;
         Ok(items(ctx, response.into_inner()))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let response = within(ctx, self.0.clone().versions(versions_request(ctx, ranges))).await?;
+        Ok(versions_from_proto(ctx, response.into_inner()))
     }
 }

@@ -9,7 +9,7 @@ use triptych_model::metrics::{
     CardinalityStats, ChunkEncoding, EncodedChunk, Exemplar, LabelsSelect, MetricKind, MetricMetadata,
     SeriesChunks, SeriesExemplars, SeriesSelect,
 };
-use triptych_model::{Error, Labels, Result};
+use triptych_model::{Error, Labels, Result, Version};
 use triptych_runtime::QueryContext;
 
 use crate::channel::MESSAGE_BYTES_MAX;
@@ -17,7 +17,7 @@ use crate::context::{context_from_proto, context_to_proto, report_to_proto, take
 use crate::convert::{
     Frame, FrameStream, batched, flattened, frames, items, labels_from_proto, labels_to_proto,
     matcher_sets_from_proto, matcher_sets_to_proto, matchers_from_proto, matchers_to_proto, shard_from_proto,
-    shard_to_proto,
+    shard_to_proto, versions_from_proto, versions_from_request, versions_request, versions_to_proto,
 };
 use crate::proto::{self, metrics_store_client, metrics_store_server};
 use crate::status::to_status;
@@ -210,6 +210,16 @@ impl metrics_store_server::MetricsStore for MetricsStoreServer {
             report: report_to_proto(&ctx),
         }))
     }
+
+    async fn versions(
+        &self,
+        request: Request<proto::VersionsRequest>,
+    ) -> Result<Response<proto::VersionsResponse>, Status> {
+        let (ctx, ranges) = versions_from_request(request.into_inner())?;
+        let _guard = ctx.cancel_on_drop();
+        let versions = self.0.versions(&ctx, &ranges).await.map_err(to_status)?;
+        Ok(Response::new(versions_to_proto(&ctx, &versions)))
+    }
 }
 
 impl Frame for proto::SeriesFrame {
@@ -340,5 +350,10 @@ impl MetricsStore for MetricsStoreClient {
             series_by_metric: counts(response.series_by_metric),
             values_by_label: counts(response.values_by_label),
         })
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let response = within(ctx, self.0.clone().versions(versions_request(ctx, ranges))).await?;
+        Ok(versions_from_proto(ctx, response.into_inner()))
     }
 }

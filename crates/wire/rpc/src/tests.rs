@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use tonic::service::Routes;
 use triptych_model::metrics::*;
 use triptych_model::push::PushReport;
-use triptych_model::{Error, Kind, Labels, MatchOp, Matcher, Result, Signal, TenantId};
+use triptych_model::{Error, Kind, Labels, MatchOp, Matcher, Result, Signal, TenantId, Version};
 use triptych_runtime::{QueryContext, Shutdown};
 
 use crate::traits::{Ingest, MetricsStore, Stream, WriteContext};
@@ -61,6 +61,10 @@ impl MetricsStore for Fake {
     async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
         Ok(CardinalityStats { series: 5, series_by_metric: vec![("up".into(), 5)], ..Default::default() })
     }
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        ctx.missed("block x: gone");
+        Ok(ranges.iter().map(|(start, end)| Version::from_bits((start * 100 + end) as u64)).collect())
+    }
 }
 
 #[async_trait]
@@ -102,6 +106,11 @@ async fn questions_and_answers_survive_the_channel() {
     assert_eq!(client.label_values(&ctx(), "job", &LabelsSelect::default()).await.unwrap(), ["job"]);
     assert_eq!(client.metadata(&ctx(), "up", 1).await.unwrap()[0].kind, MetricKind::Counter);
     assert_eq!(client.cardinality(&ctx(), 1).await.unwrap().series_by_metric, [("up".to_owned(), 5)]);
+
+    let asked = ctx();
+    let versions = client.versions(&asked, &[(-1, 0), (2, 3)]).await.unwrap();
+    assert_eq!(versions, [-100_i64 as u64, 203].map(Version::from_bits));
+    assert_eq!(asked.report().missed, ["block x: gone"]);
 
     let ingest = IngestClient::new(channel);
     let write = WriteContext { tenant: TenantId::new("team").unwrap() };

@@ -10,13 +10,14 @@ use triptych_model::traces::{
     ScopeTags, SpanId, SpanMatch, SpanSample, SpanSampleSelect, SpanSet, TagsSelect, TraceId, TraceMatch,
     TraceParts, TraceSamples, TraceSearch, Value,
 };
-use triptych_model::{Error, Labels, Result};
+use triptych_model::{Error, Labels, Result, Version};
 use triptych_runtime::QueryContext;
 
 use crate::channel::MESSAGE_BYTES_MAX;
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report, within};
 use crate::convert::{
     Frame, FrameStream, LabelTable, at, batched, flattened, frames, items, table_from_proto,
+    versions_from_proto, versions_from_request, versions_request, versions_to_proto,
 };
 use crate::proto::{self, traces_store_client, traces_store_server, value};
 use crate::status::to_status;
@@ -263,6 +264,16 @@ impl traces_store_server::TracesStore for TracesStoreServer {
         let values = found.into_iter().map(value_to_proto).collect();
         Ok(Response::new(proto::TagValuesResponse { values, report: report_to_proto(&ctx) }))
     }
+
+    async fn versions(
+        &self,
+        request: Request<proto::VersionsRequest>,
+    ) -> Result<Response<proto::VersionsResponse>, Status> {
+        let (ctx, ranges) = versions_from_request(request.into_inner())?;
+        let _guard = ctx.cancel_on_drop();
+        let versions = self.0.versions(&ctx, &ranges).await.map_err(to_status)?;
+        Ok(Response::new(versions_to_proto(&ctx, &versions)))
+    }
 }
 
 impl Frame for proto::SearchFrame {
@@ -370,5 +381,10 @@ impl TracesStore for TracesStoreClient {
         let response = within(ctx, self.0.clone().tag_values(tags_request(ctx, select))).await?.into_inner();
         take_report(ctx, response.report);
         Ok(response.values.into_iter().map(value_from_proto).collect())
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        let response = within(ctx, self.0.clone().versions(versions_request(ctx, ranges))).await?;
+        Ok(versions_from_proto(ctx, response.into_inner()))
     }
 }

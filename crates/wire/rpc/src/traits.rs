@@ -17,7 +17,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     TracesMetricsQuery, Value,
 };
-use triptych_model::{Labels, Result, Signal, TenantId};
+use triptych_model::{Labels, Result, Signal, TenantId, Version};
 use triptych_runtime::QueryContext;
 
 pub type Stream<T> = BoxStream<'static, Result<T>>;
@@ -60,6 +60,9 @@ pub trait MetricsStore: Send + Sync + 'static {
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>>;
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>>;
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats>;
+    /// Of each range of time (milliseconds, both ends inclusive) what is there: equal versions mean that the same question has the
+    /// same answer, where both versions were asked for before it ([`triptych_model::version`]). Reads no data.
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>>;
 }
 
 /// The logs part of the Store API.
@@ -93,6 +96,8 @@ pub trait LogsStore: Send + Sync + 'static {
     ) -> Result<Vec<String>>;
     /// New entries as they arrive, until the context is cancelled. Only what is recent has any.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>>;
+    /// As [`MetricsStore::versions`], in nanoseconds.
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>>;
 }
 
 /// The traces part of the Store API.
@@ -112,6 +117,8 @@ pub trait TracesStore: Send + Sync + 'static {
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>>;
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>>;
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>>;
+    /// As [`MetricsStore::versions`], in nanoseconds.
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>>;
 }
 
 /// The three languages, and what other evaluators read: series of all sources, sorted by labels, each sample once and none

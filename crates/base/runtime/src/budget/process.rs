@@ -13,8 +13,10 @@ pub enum MemoryShare {
     Writes,
     /// What was written and is not in the bucket yet, or was flushed just now (ingester).
     Heads,
-    /// Parts of blocks, chunks, answers.
+    /// Parts of blocks, chunks (store-gateway).
     Caches,
+    /// Remembered answers (gateway).
+    Results,
     /// All queries together.
     Queries,
     /// What is on its way to the bucket (ingester).
@@ -24,11 +26,12 @@ pub enum MemoryShare {
 }
 
 impl MemoryShare {
-    pub const ALL: [MemoryShare; 7] = [
+    pub const ALL: [MemoryShare; 8] = [
         MemoryShare::Pushes,
         MemoryShare::Writes,
         MemoryShare::Heads,
         MemoryShare::Caches,
+        MemoryShare::Results,
         MemoryShare::Queries,
         MemoryShare::Flushes,
         MemoryShare::Compaction,
@@ -41,6 +44,7 @@ impl MemoryShare {
             MemoryShare::Writes => "writes",
             MemoryShare::Heads => "heads",
             MemoryShare::Caches => "caches",
+            MemoryShare::Results => "results",
             MemoryShare::Queries => "queries",
             MemoryShare::Flushes => "flushes",
             MemoryShare::Compaction => "compaction",
@@ -53,6 +57,7 @@ impl MemoryShare {
             MemoryShare::Writes => "memory of writes in flight",
             MemoryShare::Heads => "memory of data that is not in the bucket yet",
             MemoryShare::Caches => "memory of caches",
+            MemoryShare::Results => "memory of remembered answers",
             MemoryShare::Queries => "memory of all queries",
             MemoryShare::Flushes => "memory of flushes",
             MemoryShare::Compaction => "memory of compactions",
@@ -125,7 +130,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn sizes(budget: &ProcessBudget) -> [usize; 7] {
+    fn sizes(budget: &ProcessBudget) -> [usize; 8] {
         MemoryShare::ALL.map(|share| budget.share(share).bytes_max() / MIB)
     }
 
@@ -138,14 +143,14 @@ mod tests {
             (MemoryShare::Writes, 2),
         ];
         let budget = ProcessBudget::new(400 * MIB, &weights, &[]);
-        assert_eq!(sizes(&budget), [0, 60, 120, 0, 120, 0, 0]);
+        assert_eq!(sizes(&budget), [0, 60, 120, 0, 0, 120, 0, 0]);
         let budget = ProcessBudget::new(
             400 * MIB,
             &weights,
             &[(MemoryShare::Heads, 100 * MIB), (MemoryShare::Writes, 0)],
         );
-        assert_eq!(sizes(&budget), [0, 66, 100, 0, 133, 0, 0]);
+        assert_eq!(sizes(&budget), [0, 66, 100, 0, 0, 133, 0, 0]);
         let budget = ProcessBudget::new(400 * MIB, &weights, &[(MemoryShare::Heads, 1000 * MIB)]);
-        assert_eq!(sizes(&budget), [0, 0, 1000, 0, 0, 0, 0]);
+        assert_eq!(sizes(&budget), [0, 0, 1000, 0, 0, 0, 0, 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Which querier is asked, and what happens when it fails.
 //!
-//! The querier with the fewest outstanding sub-queries is asked. One that is not to be reached (`Unavailable`) is avoided for a
+//! Of the queriers that the ring shows alive and active, the one with the fewest outstanding sub-queries is asked. One that is not to be reached (`Unavailable`) is avoided for a
 //! while, and the sub-query goes to another, a few times, with growing pauses; a question that is over (deadline, cancelled) is
 //! nobody's fault and is not sent again. Every attempt is a part of the question ([`QueryContext::remote_part`]): only the report of
 //! the one that succeeded counts.
@@ -79,9 +79,9 @@ impl Queriers {
         Self { peers, health: Mutex::default() }
     }
 
-    /// How many there are.
+    /// How many serve now.
     pub fn count(&self) -> usize {
-        self.peers.borrow().len()
+        self.peers.borrow().iter().filter(|peer| peer.member.is_serving()).count()
     }
 
     /// Asks one querier, and others where it fails.
@@ -159,20 +159,24 @@ impl Queriers {
         }
     }
 
-    /// Of those not tried yet the least busy, those that failed lately last; where all were tried, any.
+    /// Of those that serve and were not tried yet the least busy, those that failed lately last; where all were tried, any.
     fn choose(&self, tried: &[Arc<str>]) -> Result<Chosen> {
         let peers = self.peers.borrow().clone();
         let mut health = self.health.lock();
         if health.len() > peers.len() {
             health.retain(|name, _| peers.iter().any(|peer| peer.member.id == *name));
         }
-        let known =
-            peers.iter().map(|peer| (peer, health.entry(peer.member.id.clone()).or_default().clone()));
+        let serving = peers.iter().filter(|peer| peer.member.is_serving());
+        let known = serving.map(|peer| (peer, health.entry(peer.member.id.clone()).or_default().clone()));
         let best = known.min_by_key(|(peer, health)| {
             (tried.contains(&peer.member.id), health.is_avoided(), health.outstanding.load(Ordering::Relaxed))
         });
         let Some((peer, health)) = best else {
-            return Err(Error::unavailable("no querier is known").retry_after(AVOIDED));
+            let text = match peers.len() {
+                0 => "no querier is known".to_owned(),
+                known => format!("none of the {known} known queriers serves now"),
+            };
+            return Err(Error::unavailable(text).retry_after(AVOIDED));
         };
         Ok(Chosen {
             name: peer.member.id.clone(),

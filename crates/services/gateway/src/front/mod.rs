@@ -9,19 +9,23 @@
 //! | [`queue`] | so many sub-queries at a time, tenants take turns, bounded queues |
 //! | [`dispatch`] | the least busy querier; another one when it fails |
 //! | `queries` | the languages: cut, asked, put together |
+//! | `extents`, `results` | range questions over what is remembered of earlier ones |
 //! | `stores` | the Store API, passed on |
 //!
 //! **Budgets.** One [`QueryContext`] for each request: every sub-query gets what is left of its rows, bytes and memory, and the
 //! same deadline; dropping the request cancels all of them, those that wait for their turn too.
 //!
-//! **Memory**: the answers of the sub-queries that are being put together, reserved from the query's budget; the queues' entries.
+//! **Memory**: the answers of the sub-queries that are being put together, reserved from the query's budget; the queues' entries; what is
+//! remembered, reserved from a budget of its own.
 //!
 //! Known holes: a stream (`tail`, `entries`, ..) that breaks after its beginning is not begun anew. A tail takes no turn: it is idle
 //! mostly, and lives long.
 
 pub mod dispatch;
+mod extents;
 mod queries;
 pub mod queue;
+mod results;
 mod stores;
 
 use std::sync::Arc;
@@ -33,10 +37,11 @@ use triptych_model::Result;
 use triptych_ring::Peers;
 use triptych_rpc::traits::Stream;
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
-use triptych_runtime::QueryContext;
+use triptych_runtime::{MemoryBudget, QueryContext};
 
 use dispatch::Queriers;
 use queue::{Places, Queue};
+use results::Results;
 
 /// One querier's services.
 #[derive(Clone)]
@@ -66,12 +71,17 @@ pub struct Settings {
 
 /// Clones are the same front.
 #[derive(Clone)]
-pub struct Front(Arc<Inner>);
+pub struct Front {
+    inner: Arc<Inner>,
+    /// Nothing is remembered.
+    is_fresh: bool,
+}
 
 struct Inner {
     settings: Settings,
     queriers: Queriers,
     queue: Queue,
+    results: Option<Results>,
     promql: triptych_promql::Engine,
     logql: triptych_logql::Engine,
 }
@@ -84,11 +94,24 @@ pub struct Engines {
 }
 
 impl Front {
-    pub fn new(settings: Settings, queriers: Peers<Backend>, engines: Engines) -> Self {
+    /// `results`: what remembered answers may take; `None`: nothing is remembered.
+    pub fn new(
+        settings: Settings,
+        queriers: Peers<Backend>,
+        engines: Engines,
+        results: Option<MemoryBudget>,
+    ) -> Self {
         let queriers = Queriers::new(queriers);
         let queue = Queue::new(settings.places(queriers.count()));
         let Engines { promql, logql } = engines;
-        Self(Arc::new(Inner { settings, queriers, queue, promql, logql }))
+        let results = results.map(Results::new);
+        let inner = Inner { settings, queriers, queue, results, promql, logql };
+        Self { inner: Arc::new(inner), is_fresh: false }
+    }
+
+    /// The same front, for who wants every answer made anew: nothing is taken from what is remembered, and nothing added.
+    pub fn fresh(&self) -> Self {
+        Self { is_fresh: true, ..self.clone() }
     }
 
     /// Asks a querier when it is this tenant's turn. `memory_shares`: so many sub-queries of this question may run at a time.
@@ -99,7 +122,7 @@ impl Front {
         question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
         let _place = self.place(ctx).await?;
-        self.0.queriers.ask(ctx, memory_shares, question).await
+        self.inner.queriers.ask(ctx, memory_shares, question).await
     }
 
     /// As [`Front::ask`]; the place is kept until the stream is dropped.
@@ -109,12 +132,12 @@ impl Front {
         question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
     ) -> Result<Stream<T>> {
         let place = self.place(ctx).await?;
-        let stream = self.0.queriers.open(ctx, question).await?;
+        let stream = self.inner.queriers.open(ctx, question).await?;
         Ok(stream.inspect(move |_| _ = &place).boxed())
     }
 
     async fn place(&self, ctx: &QueryContext) -> Result<queue::Place> {
-        let Inner { settings, queriers, queue, .. } = &*self.0;
+        let Inner { settings, queriers, queue, .. } = &*self.inner;
         queue.set_places(settings.places(queriers.count()));
         queue.enter(ctx).await
     }

@@ -12,7 +12,7 @@ use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Labels, Result};
+use triptych_model::{Labels, Result, Version};
 use triptych_rpc::traits::Stream;
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::QueryContext;
@@ -75,6 +75,10 @@ impl MetricsStore for Front {
         })
         .await
     }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        pass_on!(self.ask(ctx, 1), metrics.versions(ranges))
+    }
 }
 
 #[async_trait]
@@ -132,13 +136,17 @@ impl LogsStore for Front {
 
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
         let expr = expr.to_owned();
-        self.0
+        self.inner
             .queriers
             .open(ctx, move |backend, ctx| {
                 let expr = expr.clone();
                 Box::pin(async move { backend.logs.tail(&ctx, &expr, start_ns).await })
             })
             .await
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        pass_on!(self.ask(ctx, 1), logs.versions(ranges))
     }
 }
 
@@ -160,7 +168,7 @@ impl TracesStore for Front {
 
     /// The newest window first, until there are as many as are wanted; each trace as soon as it is found.
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
-        let windows = windows(search, self.0.settings.split_interval_ns());
+        let windows = windows(search, self.inner.settings.split_interval_ns());
         if windows.len() == 1 {
             return pass_on!(self.open(ctx), traces.search(search));
         }
@@ -193,5 +201,9 @@ impl TracesStore for Front {
 
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
         pass_on!(self.ask(ctx, 1), traces.tag_values(select))
+    }
+
+    async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
+        pass_on!(self.ask(ctx, 1), traces.versions(ranges))
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use triptych_model::logs::{Direction, LogEntry, LogsQuery, LogsValue};
 use triptych_model::metrics::{MetricsQuery, QueryValue, Sample, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Kind, Labels, TenantId};
-use triptych_ring::{Member, Peer, peers};
+use triptych_ring::{Member, MemberState, Peer, peers};
 use triptych_runtime::QueryLimits;
 
 use super::*;
@@ -119,7 +119,7 @@ const SETTINGS: Settings = Settings {
 
 fn front(settings: Settings, queriers: &[Arc<Scripted>]) -> Front {
     let peers = queriers.iter().enumerate().map(|(i, q)| peer(&format!("querier-{i}"), q.clone()));
-    Front::new(settings, peers::fixed(peers), Engines::default())
+    Front::new(settings, peers::fixed(peers), Engines::default(), None)
 }
 
 fn context(tenant: &str) -> QueryContext {
@@ -171,6 +171,33 @@ async fn the_least_busy_querier_is_asked() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_serve_is_not_asked() {
+    let queriers = [Scripted::new(), Scripted::new(), Scripted::new(), Scripted::new()];
+    let peer = |at: usize, state, is_alive| {
+        let peer = peer(&format!("querier-{at}"), queriers[at].clone());
+        Peer { member: Arc::new(Member { state, is_alive, ..(*peer.member).clone() }), ..peer }
+    };
+    let dead = [
+        peer(0, MemberState::Active, false),
+        peer(1, MemberState::Joining, true),
+        peer(2, MemberState::Leaving, true),
+    ];
+    let members = watch::Sender::new(Arc::from([&dead[..], &[peer(3, MemberState::Active, true)]].concat()));
+    let front = Front::new(SETTINGS, members.subscribe(), Engines::default(), None);
+    for _ in 0..5 {
+        Query::metrics(&front, &context("a"), &up()).await.unwrap();
+    }
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [0, 0, 0, 5]);
+    // It fails, and there is nobody else to ask.
+    queriers[3].fail(Some(Error::unavailable("refused")));
+    Query::metrics(&front, &context("a"), &up()).await.unwrap_err();
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [0, 0, 0, 8]);
+    members.send_replace(Arc::from(dead));
+    let e = Query::metrics(&front, &context("a"), &up()).await.unwrap_err();
+    assert_eq!((e.kind, &*e.to_string()), (Kind::Unavailable, "none of the 3 known queriers serves now"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +382,7 @@ async fn parts_run_so_many_at_a_time_and_share_the_budget() {
 
     // The client goes: nothing is asked any more, and no place is taken.
     let querier = Scripted::hanging();
-    let front = Front::new(few, peers::fixed([peer("querier", querier.clone())]), Engines::default());
+    let front = Front::new(few, peers::fixed([peer("querier", querier.clone())]), Engines::default(), None);
     let (asking, whole) = (front.clone(), context("a"));
     let task = tokio::spawn(async move { Query::metrics(&asking, &whole, &long_sum()).await });
     settle().await;

@@ -148,7 +148,7 @@ fn interval_ns(asked: &Asked) -> Result<i64> {
 
 async fn ask(asked: &Asked, question: LogsQuery) -> Answer {
     let began = tokio::time::Instant::now();
-    let value = asked.shared.query.logs(&asked.ctx, &question).await?;
+    let value = asked.query().logs(&asked.ctx, &question).await?;
     let mut out = String::from("{\"status\":\"success\",\"data\":{");
     let returned = match &value {
         LogsValue::Entries(entries) => {

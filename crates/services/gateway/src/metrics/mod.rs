@@ -156,8 +156,7 @@ fn lookback_ms(asked: &Asked) -> Result<i64> {
 async fn answer(asked: &Asked, question: MetricsQuery) -> Answer {
     let limit = asked.params.limit("limit", 0)?;
     let mut value = asked
-        .shared
-        .query
+        .query()
         .metrics(&asked.ctx, &question)
         .await
         .map_err(|error| Problem::of_query(&question.expr, error))?;

@@ -350,7 +350,7 @@ fn instant_question(asked: &Asked) -> Result<TracesMetricsQuery> {
 }
 
 async fn series(asked: &Asked, question: &TracesMetricsQuery) -> Result<Vec<SeriesSamples>> {
-    match asked.shared.query.traces(&asked.ctx, question).await? {
+    match asked.query().traces(&asked.ctx, question).await? {
         QueryValue::Matrix(series) | QueryValue::Vector(series) => Ok(series),
         _ => Err(Error::internal("a TraceQL metrics query did not give series")),
     }

@@ -1,17 +1,50 @@
 //! A query that was cut gives what the whole gives: random queries over random streams.
 
+use futures::stream::BoxStream;
 use proptest::prelude::*;
-use triptych_model::logs::{LogEntry, LogsValue};
+use triptych_model::logs::{EntrySelect, LogEntry, LogSamples, LogsValue, SampleSelect};
 use triptych_model::metrics::{QueryValue, SeriesSamples};
 use triptych_model::{Labels, Result, TenantId};
 use triptych_runtime::QueryContext;
 
 use super::*;
-use crate::source::MemorySource;
+use crate::source::{MemorySource, StreamSource};
 use crate::{Engine, parse};
 
 async fn ask(source: &MemorySource, query: &LogsQuery) -> Result<LogsValue> {
-    Engine::default().query(&QueryContext::unlimited(TenantId::single()), source, query).await
+    let reads = match parse(&query.expr)? {
+        Expr::Metric(expr) if query.step_ns > 0 => reads(&expr, query),
+        _ => Some((i64::MIN, i64::MAX)),
+    };
+    let ctx = QueryContext::unlimited(TenantId::single());
+    Engine::default().query(&ctx, &Within { source, reads }, query).await
+}
+
+/// Lets nothing be read but what the query was said to read.
+struct Within<'a> {
+    source: &'a MemorySource,
+    reads: Option<(i64, i64)>,
+}
+
+#[async_trait::async_trait]
+impl StreamSource for Within<'_> {
+    async fn entries(
+        &self,
+        ctx: &QueryContext,
+        select: &EntrySelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogEntry>>>> {
+        self.source.entries(ctx, select).await
+    }
+
+    async fn samples(
+        &self,
+        ctx: &QueryContext,
+        select: &SampleSelect,
+    ) -> Result<BoxStream<'static, Result<Vec<LogSamples>>>> {
+        let (first, last) = self.reads.expect("something is read");
+        assert!(first <= select.start_ns && select.end_ns - 1 <= last, "{first}..={last}, not {select:?}");
+        self.source.samples(ctx, select).await
+    }
 }
 
 async fn ask_metric(source: &MemorySource, query: &LogsQuery) -> Result<QueryValue> {
@@ -219,6 +252,29 @@ fn windows_are_the_range() {
         interval_ns: 5,
     };
     assert_eq!(windows(&thinned, 48).len(), 1);
+}
+
+#[test]
+fn what_is_read() {
+    let reads = |text: &str| {
+        let Expr::Metric(expr) = parse(text).unwrap() else { panic!("{text}") };
+        let query = LogsQuery {
+            expr: text.into(),
+            start_ns: 100 * SECOND,
+            end_ns: 200 * SECOND,
+            step_ns: SECOND,
+            direction: Direction::Forward,
+            limit: 0,
+            shard: None,
+            interval_ns: 0,
+        };
+        reads(&expr, &query).map(|(from, to)| (from - 1, to)).map(|(from, to)| (from / SECOND, to / SECOND))
+    };
+    assert_eq!(reads("sum(rate({a=\"b\"}[10s]))"), Some((90, 200)));
+    assert_eq!(reads("rate({a=\"b\"}[10s]) / rate({a=\"b\"}[5s] offset 1m)"), Some((35, 200)));
+    assert_eq!(reads("vector(1)"), None);
+    assert_eq!(reads("rate({a=\"b\"} | line_format \"{{ now }}\" [10s])"), None, "the clock is");
+    assert_eq!(reads("sum by (x) (rate({a=\"b\"} | label_format x=\"{{ now }}\" [10s]))"), None);
 }
 
 #[test]

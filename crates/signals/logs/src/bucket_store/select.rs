@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use triptych_blob::object_store::path::Path;
 use triptych_model::logs::StreamsSelect;
-use triptych_model::{Labels, Matcher, Result};
+use triptych_model::{Labels, Matcher, Result, Version};
 use triptych_runtime::{QueryContext, Reservation};
 
 use super::{BucketStore, IndexEntry};
@@ -50,6 +50,12 @@ impl BucketStore {
             .filter(|(entry, _)| days.contains(&entry.day))
             .map(|(entry, shared)| (entry.clone(), shared))
             .collect()
+    }
+
+    /// Of the index files that may know something of the range, both ends inclusive: whole days.
+    pub fn version(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Version {
+        let files = self.files(ctx, start_ns, end_ns.saturating_add(1));
+        files.iter().map(|(entry, _)| Version::of_part(entry.path.as_ref().as_bytes())).sum()
     }
 
     /// Streams that pass one of the sets and have chunks in the range; each once, whatever the number of files that know it.

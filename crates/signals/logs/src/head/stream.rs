@@ -217,13 +217,14 @@ impl HeadStream {
         Self { info: Arc::new(info), codec: config.codec, state: Mutex::new(state) }
     }
 
-    /// Adds a record's lines; `tail` collects what was added.
+    /// Adds a record's lines; `tail` collects what was added, `added` hears the time of each.
     pub fn append(
         &self,
         config: &HeadConfig,
         record: &LogsRecord<'_>,
         mut tail: Option<Vec<TailEntry>>,
         report: &mut PushReport,
+        mut added: impl FnMut(i64),
     ) -> Result<Appended> {
         let mut state = self.state.lock();
         let before = state.memory_bytes();
@@ -233,6 +234,7 @@ impl HeadStream {
             match state.append(config, &entry) {
                 Ok(Outcome::Added) => {
                     taken += 1;
+                    added(entry.ts_ns);
                     if let Some(tail) = &mut tail {
                         tail.push(TailEntry {
                             ts_ns: entry.ts_ns,

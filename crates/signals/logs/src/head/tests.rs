@@ -271,3 +271,24 @@ async fn metadata_of_many_values() {
     let report = head.flush(&suite::memory(), &tenant(), &FlushOptions::new("n", 0)).await.unwrap();
     assert!(report.chunks > 5, "{report:?}");
 }
+
+#[test]
+fn a_version_changes_with_what_can_be_seen() {
+    let hour = 3_600 * SECOND_NS;
+    let head =
+        Head::new(HeadConfig { out_of_order_window_ns: 10 * hour, streams_max: 1, ..HeadConfig::default() });
+    let versions = || [0, 1, 2, 3].map(|at| head.version(at * hour, (at + 1) * hour - 1));
+    let changed = |stream: &str, line: i64| {
+        let before = versions();
+        push(&head, &[("a", stream)], &[(line, "line")]);
+        let after = versions();
+        [0, 1, 2, 3].map(|at| before[at] != after[at])
+    };
+    assert_eq!(versions(), [Version::default(); 4]);
+    assert_eq!(changed("1", 3 * hour), [false, false, false, true]);
+    assert_eq!(changed("1", hour), [false, true, false, false], "late");
+    assert_eq!(versions()[2], Version::default(), "between them is nothing");
+    assert_eq!(changed("1", hour), [false; 4], "a copy");
+    assert_eq!(changed("2", hour + 1), [false; 4], "refused");
+    assert_eq!(head.version(17 * hour, 18 * hour), Version::default());
+}

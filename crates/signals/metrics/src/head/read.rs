@@ -216,7 +216,7 @@ impl Head {
         shard.series.get((location >> SHARD_BITS) as usize).map(read)
     }
 
-    fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
+    pub(super) fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
         self.time_range_ms().is_some_and(|(from, to)| from <= end_ms && to >= start_ms)
     }
 

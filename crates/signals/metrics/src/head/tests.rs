@@ -229,3 +229,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_version_changes_with_what_can_be_seen() {
+    const HOUR_MS: i64 = 3_600_000;
+    let head = Head::new(HeadConfig { out_of_order_window_ms: 10 * HOUR_MS, ..HeadConfig::default() });
+    let versions = || [0, 1, 2, 3].map(|hour| head.version(hour * HOUR_MS, (hour + 1) * HOUR_MS - 1));
+    let changed = |write: &[(i64, f64)]| {
+        let before = versions();
+        let series = labels(&[("__name__", "up")]);
+        head.append(&batch(&[(&series, write)])).unwrap();
+        let after = versions();
+        [0, 1, 2, 3].map(|hour| before[hour] != after[hour])
+    };
+    assert_eq!(versions(), [Version::default(); 4]);
+    assert_eq!(changed(&[(HOUR_MS, 1.0), (3 * HOUR_MS, 1.0)]), [false, true, false, true]);
+    assert_eq!(versions()[2], Version::default(), "between them is nothing");
+    assert_eq!(changed(&[(2 * HOUR_MS - 1, 1.0)]), [false, true, false, false], "late");
+    assert_eq!(changed(&[(2 * HOUR_MS - 1, 1.0)]), [false; 4], "a copy");
+    assert_eq!(changed(&[(2 * HOUR_MS - 1, 2.0)]), [false; 4], "refused");
+    assert_eq!(changed(&[(1, 2.0)]), [true, false, false, false]);
+    // Far away other times have the same counters, and there is nothing.
+    assert_eq!(head.version(16 * HOUR_MS, 17 * HOUR_MS), Version::default());
+    let other = Head::new(HeadConfig::default());
+    other.append(&batch(&[(&labels(&[("__name__", "up")]), &[(HOUR_MS, 1.0)])])).unwrap();
+    assert_ne!(other.version(HOUR_MS, HOUR_MS), head.version(HOUR_MS, HOUR_MS), "a head built anew");
+}

@@ -129,12 +129,24 @@ impl Engine {
             ctx,
             source,
             text: &query.expr,
-            lookback_ms: if query.lookback_ms > 0 { query.lookback_ms } else { self.config.lookback_ms },
+            lookback_ms: self.lookback_ms(query),
             delayed: self.config.delayed_name_removal,
             instant: query.step_ms == 0,
             shard: query.shard,
             given,
         }
+    }
+
+    /// How long a sample stands for its series in this query.
+    pub(crate) fn lookback_ms(&self, query: &MetricsQuery) -> i64 {
+        if query.lookback_ms > 0 { query.lookback_ms } else { self.config.lookback_ms }
+    }
+
+    /// The times that the query speaks of.
+    pub(crate) fn times(&self, query: &MetricsQuery) -> Times {
+        let end_ms = if query.step_ms == 0 { query.start_ms } else { query.end_ms };
+        let (start_ms, end_ms) = query.whole_ms.unwrap_or((query.start_ms, end_ms));
+        Times { start_ms, end_ms, step_ms: query.step_ms, subquery_step_ms: self.config.subquery_step_ms }
     }
 
     /// Checks the question's times and plans it. What stands at `given` is not evaluated, but given.
@@ -166,16 +178,10 @@ impl Engine {
             step_ms: query.step_ms,
             count: if instant { 1 } else { (span_ms / query.step_ms) as usize + 1 },
         };
-        let (start_ms, end_ms) = query.whole_ms.unwrap_or((query.start_ms, end_ms));
-        if !time_is_sane(start_ms) || !time_is_sane(end_ms) {
+        let times = self.times(query);
+        if !time_is_sane(times.start_ms) || !time_is_sane(times.end_ms) {
             return Err(Error::invalid("start or end time out of bounds"));
         }
-        let times = Times {
-            start_ms,
-            end_ms,
-            step_ms: query.step_ms,
-            subquery_step_ms: self.config.subquery_step_ms,
-        };
         Ok((plan(expr, times, given)?, steps))
     }
 }

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 use triptych_model::TenantId;
-use triptych_model::metrics::{QueryValue, STALE_NAN_BITS, Sample, SeriesSamples};
+use triptych_model::metrics::{QueryValue, STALE_NAN_BITS, Sample, SeriesSamples, SeriesSelect};
 use triptych_model::{Labels, Result};
 use triptych_runtime::QueryContext;
 
 use super::*;
 use crate::promqltest::MemorySource;
+use crate::source::{SeriesSource, SeriesStream};
 use crate::{Engine, parse};
 
 /// Answer and everything said about it.
@@ -24,7 +25,23 @@ fn told(ctx: &QueryContext, value: Result<QueryValue>) -> Told {
 
 async fn whole(source: &MemorySource, query: &MetricsQuery) -> Told {
     let ctx = QueryContext::unlimited(TenantId::single());
-    told(&ctx, Engine::default().query(&ctx, source, query).await)
+    let reads = parse(&query.expr).ok().and_then(|expr| Engine::default().reads(query, &expr));
+    told(&ctx, Engine::default().query(&ctx, &Within { source, reads }, query).await)
+}
+
+/// Lets nothing be read but what the query was said to read.
+struct Within<'a> {
+    source: &'a MemorySource,
+    reads: Option<(i64, i64)>,
+}
+
+#[async_trait::async_trait]
+impl SeriesSource for Within<'_> {
+    async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<SeriesStream> {
+        let (first, last) = self.reads.expect("something is read");
+        assert!(first <= select.start_ms && select.end_ms <= last, "{first}..={last}, not {select:?}");
+        self.source.select(ctx, select).await
+    }
 }
 
 /// By time, and each span by series.
@@ -225,6 +242,18 @@ fn spans_know_the_whole() {
     // Spans as long as the range that every one of them reads on top.
     assert_eq!(of("rate(x[25ms])", 0, 100, 1, 10).len(), 4);
     assert_eq!(of("max_over_time(rate(x[5ms])[20ms:1ms])", 0, 100, 1, 10).len(), 4);
+}
+
+#[test]
+fn what_is_read() {
+    let reads = |expr: &str| Engine::default().reads(&range(expr, 1000, 2000, 10), &parse(expr).unwrap());
+    assert_eq!(reads("up"), Some((1001 - 300_000, 2000)));
+    assert_eq!(reads("rate(x[1s]) + x offset -1h"), Some((1, 3_602_000)));
+    assert_eq!(reads("x[1s] @ 100"), Some((99_001, 100_000)));
+    assert_eq!(reads("max_over_time(rate(x[2s])[10s:1s] offset 1s)"), Some((1000 - 13_000 + 2, 1000)));
+    assert_eq!(reads("x offset range()"), Some((1 - 300_000, 1000)));
+    assert_eq!(reads("time() + 1"), None);
+    assert_eq!(reads("x[1s / (step() - step())]"), None, "an error is");
 }
 
 #[test]

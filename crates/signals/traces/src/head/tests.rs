@@ -152,3 +152,24 @@ async fn the_tag_index_answers_like_the_spans() {
     let outside = TagsSelect { name: "name".into(), start_ns: 1, end_ns: 2, ..TagsSelect::default() };
     assert!(head.tag_values(&ctx(), &outside).await.unwrap().is_empty());
 }
+
+#[test]
+fn a_version_changes_with_the_whole_trace() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let head = Head::new(HeadConfig::default());
+    let versions = || [1, 2, 3, 4].map(|at| head.version(at * HOUR_NS, (at + 1) * HOUR_NS - 1));
+    let changed = |id: u8, at: i64| {
+        let before = versions();
+        let mut batch = TracesBuilder::default();
+        batch.trace(&[id; 16], at * HOUR_NS, at * HOUR_NS + 1, 1, b"part");
+        head.append(TracesReader::new(batch.plain()).unwrap()).unwrap();
+        let after = versions();
+        [0, 1, 2, 3].map(|at| before[at] != after[at])
+    };
+    assert_eq!(versions(), [Version::default(); 4]);
+    assert_eq!(changed(1, 1), [true, false, false, false]);
+    assert_eq!(changed(2, 4), [false, false, false, true]);
+    // A question about any time in it reads all of it.
+    assert_eq!(changed(1, 3), [true, true, true, false]);
+    assert_eq!(head.version(17 * HOUR_NS, 18 * HOUR_NS), Version::default());
+}

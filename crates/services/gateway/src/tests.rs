@@ -82,7 +82,7 @@ impl MetricsStore for Fake {
 #[async_trait]
 impl LogsStore for Fake {
     async fn entries(&self, _: &QueryContext, _: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        Ok(futures::stream::empty().boxed())
+        Ok(futures::stream::iter([Ok(vec![entry()])]).boxed())
     }
     async fn samples(&self, _: &QueryContext, _: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
         Ok(futures::stream::empty().boxed())
@@ -226,15 +226,7 @@ impl Query for Fake {
         Ok(futures::stream::iter([Ok(series)]).boxed())
     }
     async fn logs(&self, _: &QueryContext, _: &LogsQuery) -> Result<LogsValue> {
-        let entry = LogEntry {
-            labels: labels(&[("app", "x")]),
-            metadata: labels(&[("trace_id", "abc")]),
-            parsed: labels(&[("level", "info")]),
-            ts_ns: 1_700_000_000_000_000_001,
-            line: "<b>\"hi\"</b>".into(),
-            key: 1,
-        };
-        Ok(LogsValue::Entries(vec![entry]))
+        Ok(LogsValue::Entries(vec![entry()]))
     }
     async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
         if query.query.contains("damaged") {
@@ -242,6 +234,17 @@ impl Query for Fake {
         }
         let samples = vec![Sample { t_ms: 1000, value: 2.0 }];
         Ok(QueryValue::Matrix(vec![SeriesSamples { labels: labels(&[("service", "shop")]), samples }]))
+    }
+}
+
+fn entry() -> LogEntry {
+    LogEntry {
+        labels: labels(&[("app", "x")]),
+        metadata: labels(&[("trace_id", "abc")]),
+        parsed: labels(&[("level", "info")]),
+        ts_ns: 1_700_000_000_000_000_001,
+        line: "<b>\"hi\"</b>".into(),
+        key: 1,
     }
 }
 
@@ -488,8 +491,11 @@ async fn loki_answers() {
     assert_eq!(volume["data"]["result"][0]["metric"], json!({"by": "app"}));
     assert_eq!(get_json("/loki/api/v1/detected_labels").await["detectedLabels"][0]["cardinality"], 1);
     let limits = get_json("/loki/api/v1/drilldown-limits").await;
-    assert_eq!((&limits["pattern_ingester_enabled"], limits["version"].is_string()), (&json!(false), true));
+    assert_eq!((&limits["pattern_ingester_enabled"], limits["version"].is_string()), (&json!(true), true));
     assert_eq!(limits["limits"]["max_entries_limit_per_query"], 5000);
+    let patterns = get_json("/loki/api/v1/patterns?query=%7Bapp%3D%22x%22%7D&step=60s").await;
+    let pattern = json!({"pattern": "<b>\"hi\"</b>", "level": "", "samples": [[1_699_999_980, 1]]});
+    assert_eq!(patterns, json!({"status": "success", "data": [pattern]}));
     let fields = get_json("/loki/api/v1/detected_fields?query=%7Bapp%3D%22x%22%7D").await;
     assert_eq!(fields["fields"][0]["parsers"], json!(["json"]));
     let values = "/loki/api/v1/detected_field/level/values?query=%7Bapp%3D%22x%22%7D";
@@ -586,7 +592,7 @@ async fn wrong_requests_get_a_clear_4xx() {
             r#""error":"invalid parameter \"query\": invalid expression type"#,
         ),
         ("/api/v1/format_query?query=up[", 400, r#"invalid parameter \"query\": 1:"#),
-        ("/loki/api/v1/patterns?query=%7Bapp%3D%22x%22%7D", 404, "patterns are not detected"),
+        ("/loki/api/v1/patterns?query=up(", 400, "parse error"),
         ("/api/v1/parse_query?query=up[", 400, r#"invalid parameter \"query\": 1:"#),
         ("/api/v1/parse_query", 400, "query"),
         ("/api/v1/metadata?limit_per_metric=x", 400, "limit_per_metric must be a number"),

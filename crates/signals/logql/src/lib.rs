@@ -19,6 +19,7 @@
 //! | [`template`] | Go's text/template, as far as `line_format` and `label_format` go |
 //! | [`extract`] | leaves: from text to pipelines and sample extractors |
 //! | [`engine`] | evaluation: `range` (folding samples), `vector`, `binary` |
+//! | [`patterns`] | what lines have in common, for the patterns of a stream |
 //! | [`split`] | into which parts a query can be cut, and how their answers are put together |
 //! | [`source`] | what storage must offer; `MemorySource` for tests (feature `testing`) |
 //!
@@ -52,6 +53,7 @@
 
 pub mod engine;
 pub mod extract;
+pub mod patterns;
 pub mod pipeline;
 pub mod source;
 pub mod split;

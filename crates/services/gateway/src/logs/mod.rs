@@ -12,7 +12,9 @@ use axum::extract::Path;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::StreamExt;
 use http::{StatusCode, header};
+use triptych_logql::patterns::Patterns;
 use triptych_model::logs::{Direction, EntrySelect, LogsQuery, LogsValue, StreamsSelect};
 use triptych_model::metrics::{QueryValue, Sample, SeriesSamples};
 use triptych_model::{Error, Labels, Result};
@@ -29,6 +31,9 @@ const QUERY_RANGE_NS: i64 = 3600 * SECOND_NS;
 const LABELS_RANGE_NS: i64 = 6 * 3600 * SECOND_NS;
 /// Loki's default number of lines.
 const ENTRIES_DEFAULT: usize = 100;
+/// Under which name the level of a line is kept, and how many levels patterns are told apart by.
+const DETECTED_LEVEL: &str = "detected_level";
+const LEVELS_MAX: usize = 16;
 /// Most steps of a volume range: each is a question of its own.
 const VOLUME_STEPS_MAX: i64 = 500;
 
@@ -49,7 +54,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
             "/loki/api/v1/detected_field/{name}/values",
             get(detected_field_values).post(detected_field_values),
         )
-        .route("/loki/api/v1/patterns", get(no_patterns).post(no_patterns))
+        .route("/loki/api/v1/patterns", get(patterns).post(patterns))
         .route("/loki/api/v1/drilldown-limits", get(drilldown_limits))
         .route("/loki/api/v1/format_query", get(format_query).post(format_query))
         .route("/loki/api/v1/tail", get(tail::tail))
@@ -366,9 +371,59 @@ async fn format_query(asked: Asked) -> Answer {
     Ok(success(&asked, |out| json::string(out, &expr.to_string())))
 }
 
-/// 404 is what Loki answers where its pattern ingester is off, and what Grafana takes for that.
-async fn no_patterns() -> Problem {
-    Error::not_found("patterns are not detected here").into()
+/// By level, what the lines have in common, the most frequent first. All lines of the range are read, within the limits of a query.
+async fn patterns(asked: Asked) -> Answer {
+    let (start_ns, end_ns) = range(&asked, QUERY_RANGE_NS)?;
+    let step = step_ns(&asked, start_ns, end_ns)?;
+    let select = EntrySelect {
+        expr: asked.params.required("query")?.to_owned(),
+        start_ns,
+        end_ns,
+        direction: Direction::Backward,
+        limit: 0,
+    };
+    if !matches!(triptych_logql::parse(&select.expr)?, triptych_logql::Expr::Log(_)) {
+        return Err(Error::invalid("patterns are those of a log query, not of a metric query").into());
+    }
+    let mut by_level: BTreeMap<String, Patterns> = BTreeMap::new();
+    let mut batches = asked.shared.logs.entries(&asked.ctx, &select).await?;
+    while let Some(batch) = batches.next().await {
+        for entry in batch? {
+            let level = entry.metadata.value(DETECTED_LEVEL);
+            let patterns = match by_level.get_mut(level) {
+                Some(patterns) => patterns,
+                None if by_level.len() < LEVELS_MAX => {
+                    by_level.entry(level.to_owned()).or_insert_with(|| Patterns::new(step))
+                }
+                None => by_level.entry(String::new()).or_insert_with(|| Patterns::new(step)),
+            };
+            patterns.add(entry.ts_ns, &String::from_utf8_lossy(&entry.line));
+        }
+    }
+    let mut found = Vec::new();
+    for (level, patterns) in by_level {
+        if patterns.forgotten() > 0 {
+            let lines = patterns.forgotten();
+            asked
+                .ctx
+                .warn(format!("{lines} lines of level {level:?} have patterns that are too rare to be told"));
+        }
+        found.extend(patterns.finish().into_iter().map(|pattern| (level.clone(), pattern)));
+    }
+    found.sort_by_key(|(_, pattern)| std::cmp::Reverse(pattern.total()));
+    Ok(success(&asked, |out| {
+        json::list(out, &found, |out, (level, pattern)| {
+            out.push_str("{\"pattern\":");
+            json::string(out, &pattern.text);
+            out.push_str(",\"level\":");
+            json::string(out, level);
+            out.push_str(",\"samples\":");
+            json::list(out, &pattern.lines, |out, (ns, count)| {
+                out.push_str(&format!("[{},{count}]", ns.div_euclid(SECOND_NS)));
+            });
+            out.push('}');
+        });
+    }))
 }
 
 /// What Grafana's Logs Drilldown asks before anything else, under Loki's names.
@@ -383,7 +438,7 @@ async fn drilldown_limits(asked: Asked) -> Response {
         "volume_enabled": true,
     });
     send(
-        serde_json::json!({"limits": limits, "pattern_ingester_enabled": false, "version": LOKI_VERSION})
+        serde_json::json!({"limits": limits, "pattern_ingester_enabled": true, "version": LOKI_VERSION})
             .to_string(),
     )
 }

@@ -389,15 +389,16 @@ async fn patterns(asked: Asked) -> Answer {
     let mut batches = asked.shared.logs.entries(&asked.ctx, &select).await?;
     while let Some(batch) = batches.next().await {
         for entry in batch? {
-            let level = entry.metadata.value(DETECTED_LEVEL);
-            let patterns = match by_level.get_mut(level) {
-                Some(patterns) => patterns,
-                None if by_level.len() < LEVELS_MAX => {
-                    by_level.entry(level.to_owned()).or_insert_with(|| Patterns::new(step))
+            let mut level = entry.metadata.value(DETECTED_LEVEL);
+            if !by_level.contains_key(level) {
+                if by_level.len() >= LEVELS_MAX {
+                    level = "";
                 }
-                None => by_level.entry(String::new()).or_insert_with(|| Patterns::new(step)),
-            };
-            patterns.add(entry.ts_ns, &String::from_utf8_lossy(&entry.line));
+                by_level.entry(level.to_owned()).or_insert_with(|| Patterns::new(step));
+            }
+            if let Some(patterns) = by_level.get_mut(level) {
+                patterns.add(entry.ts_ns, &String::from_utf8_lossy(&entry.line));
+            }
         }
     }
     let mut found = Vec::new();

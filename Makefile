@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := run
 ARGS ?=
 
-.PHONY: run build ui test simulate mutants check fmt bench limits cluster docs clean
+.PHONY: run build ui test simulate mutants check fmt bench limits faults cluster docs clean
 
 run: ui ## build what is needed and start every role in one process
 	cargo run --release --locked --bin triptych -- all $(ARGS)
@@ -40,12 +40,15 @@ fmt:
 bench: build ## ingest and query load against a running `all`; see docs/performance.md
 	cargo run --release --locked -p triptych-e2e --bin bench -- $(ARGS)
 
-cluster: build ## each role its own process, three zones, an S3 server; ends with Ctrl-C
+cluster: build ## each role its own process, three zones, an S3 server; members can be killed, cut off, restarted; ends with Ctrl-C
 	TRIPTYCH_BIN=$${CARGO_TARGET_DIR:-target}/release/triptych cargo run --release --locked -p triptych-e2e --bin cluster
 
 limits: ## hostile loads against a process with little memory; see docs/operations.md
 	cargo build --release --locked --bin triptych
 	cargo test --release --locked -p triptych-e2e --test limits -- --ignored --nocapture
+
+faults: ## a cluster under faults, one after the other; see docs/operations.md; FAULT=zone: those whose name has it
+	cargo test --locked -p triptych-e2e --test faults -- --ignored --nocapture
 
 docs: ## references that are made from the code
 	cargo run -q -p triptych-xtask -- graph

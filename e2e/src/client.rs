@@ -137,6 +137,18 @@ struct Timestamp {
     nanos: i32,
 }
 
+/// `tempopb.TraceByIDResponse`.
+#[derive(Clone, PartialEq, Message)]
+struct TraceById {
+    #[prost(message, optional, tag = "1")]
+    trace: Option<TracesData>,
+    /// 0: whole.
+    #[prost(int32, tag = "3")]
+    status: i32,
+    #[prost(string, tag = "4")]
+    message: String,
+}
+
 fn pair_list(pairs: &Pairs) -> Vec<Pair> {
     pairs.iter().map(|(name, value)| Pair { name: name.clone(), value: value.clone() }).collect()
 }
@@ -221,27 +233,46 @@ impl Reply {
     }
 }
 
-/// Talks to one port, as one tenant.
+/// An answer that says that it is not whole; why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial(pub String);
+
+impl std::fmt::Display for Partial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "partial: {}", self.0)
+    }
+}
+
+impl std::error::Error for Partial {}
+
+/// Talks to one port, as one tenant; in a cluster it pushes to another one.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    push_base: String,
     tenant: Option<String>,
 }
 
-fn shared() -> reqwest::Client {
+fn http_client(timeout: Duration) -> reqwest::Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     // reqwest is built without a TLS provider of its own and wants one even for http.
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
     // One per caller: a pool must not outlive the runtime of the test that filled it.
-    reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap_or_default()
+    reqwest::Client::builder().timeout(timeout).build().unwrap_or_default()
 }
 
 impl Client {
     pub fn new(base: impl Into<String>) -> Self {
-        Self { http: shared(), base: base.into(), tenant: None }
+        let base = base.into();
+        Self { http: http_client(Duration::from_secs(60)), push_base: base.clone(), base, tenant: None }
+    }
+
+    /// Every request may take so long.
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        Self { http: http_client(timeout), ..self.clone() }
     }
 
     pub fn tenant(&self, tenant: &str) -> Self {
@@ -250,11 +281,21 @@ impl Client {
 
     /// The same at another address, with the connections of this one.
     pub fn at(&self, base: impl Into<String>) -> Self {
-        Self { base: base.into(), ..self.clone() }
+        let base = base.into();
+        Self { push_base: base.clone(), base, ..self.clone() }
+    }
+
+    /// Pushes there, and asks here.
+    pub fn pushing_to(&self, base: impl Into<String>) -> Self {
+        Self { push_base: base.into(), ..self.clone() }
     }
 
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    pub fn push_base(&self) -> &str {
+        &self.push_base
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -288,7 +329,7 @@ impl Client {
         let reply = self.get(path, params).await.with_context(|| format!("{path} {params:?}"))?;
         let mut json = reply.json().with_context(|| format!("{path} {params:?}"))?;
         if json.get("warnings").is_some_and(|w| w.as_array().is_none_or(|w| !w.is_empty())) {
-            bail!("{path} {params:?}: warnings {}", json["warnings"]);
+            return Err(Partial(format!("{path} {params:?}: warnings {}", json["warnings"])).into());
         }
         Ok(json["data"].take())
     }
@@ -322,13 +363,22 @@ impl Client {
 
     // Writing.
 
+    async fn push(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Reply> {
+        self.at(self.push_base.clone()).post(path, headers, body).await
+    }
+
     pub async fn remote_write(&self, series: &[Series]) -> Result<()> {
         let headers = [
             ("content-type", "application/x-protobuf"),
             ("content-encoding", "snappy"),
             ("x-prometheus-remote-write-version", "0.1.0"),
         ];
-        self.post("/api/v1/write", &headers, remote_write_body(series)?).await?.ok().map(drop)
+        self.push("/api/v1/write", &headers, remote_write_body(series)?).await?.ok().map(drop)
     }
 
     /// The samples of the series with that label, over remote read.
@@ -354,24 +404,24 @@ impl Client {
 
     pub async fn loki_json(&self, streams: &[Stream]) -> Result<()> {
         let headers = [("content-type", "application/json")];
-        self.post("/loki/api/v1/push", &headers, loki_json_body(streams)).await?.ok().map(drop)
+        self.push("/loki/api/v1/push", &headers, loki_json_body(streams)).await?.ok().map(drop)
     }
 
     pub async fn loki_json_gzip(&self, streams: &[Stream]) -> Result<()> {
         let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
         let body = gzip(loki_json_body(streams).as_bytes())?;
-        self.post("/loki/api/v1/push", &headers, body).await?.ok().map(drop)
+        self.push("/loki/api/v1/push", &headers, body).await?.ok().map(drop)
     }
 
     pub async fn loki_protobuf(&self, streams: &[Stream]) -> Result<()> {
         let headers = [("content-type", "application/x-protobuf")];
-        self.post("/loki/api/v1/push", &headers, loki_protobuf_body(streams)?).await?.ok().map(drop)
+        self.push("/loki/api/v1/push", &headers, loki_protobuf_body(streams)?).await?.ok().map(drop)
     }
 
     pub async fn otlp_traces(&self, resource_spans: &[ResourceSpans]) -> Result<()> {
         let request = ExportTraceServiceRequest { resource_spans: resource_spans.to_vec() };
         let headers = [("content-type", "application/x-protobuf")];
-        let reply = self.post("/v1/traces", &headers, request.encode_to_vec()).await?.ok()?;
+        let reply = self.push("/v1/traces", &headers, request.encode_to_vec()).await?.ok()?;
         // Anything in the answer is a partial success.
         if !reply.text.is_empty() {
             bail!("not all spans were taken: {:?}", reply.text);
@@ -441,11 +491,33 @@ impl Client {
         Ok(TracesData::decode(body)?.resource_spans)
     }
 
+    /// The same by the second version of the API, which can say that something is missing; none where it was not found.
+    pub async fn trace_v2(&self, id: &[u8]) -> Result<Vec<ResourceSpans>> {
+        let request = self.request(Method::GET, &format!("/api/v2/traces/{}", hex::encode(id)));
+        let response = request.header("accept", "application/protobuf").send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        if status.as_u16() == 404 {
+            return Ok(vec![]);
+        }
+        if !status.is_success() {
+            bail!("trace {}: {status}: {}", hex::encode(id), String::from_utf8_lossy(&body));
+        }
+        let found = TraceById::decode(body)?;
+        if found.status != 0 {
+            return Err(Partial(found.message).into());
+        }
+        Ok(found.trace.unwrap_or_default().resource_spans)
+    }
+
     /// The ids that a TraceQL search finds, in hex with all zeros, sorted.
     pub async fn search(&self, q: &str, start_s: i64, end_s: i64) -> Result<Vec<String>> {
         let (start, end) = (start_s.to_string(), end_s.to_string());
         let params = [("q", q), ("start", &start), ("end", &end), ("limit", "1000")];
         let json = self.get("/api/search", &params).await?.json().with_context(|| q.to_owned())?;
+        if json["status"] == "PARTIAL" {
+            return Err(Partial(format!("{q}: {}", json["message"])).into());
+        }
         let mut ids = strings(&json["traces"], |t| &t["traceID"])?;
         ids.iter_mut().for_each(|id| *id = format!("{id:0>32}"));
         ids.sort();

@@ -1,6 +1,7 @@
 //! A Triptych process and its data directory.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,18 +15,26 @@ use crate::Client;
 /// How long a process may take until it is ready, or until it has ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a process listens, by the keys of its config, with the usual ports.
+const PORTS: [(&str, u16); 4] =
+    [("listen", 3300), ("otlp_grpc_listen", 4317), ("otlp_http_listen", 4318), ("grpc_listen", GRPC_PORT)];
+
+pub const GRPC_PORT: u16 = 9095;
+
 /// What a process is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// `all`, or one role.
     pub role: &'static str,
+    /// Its own address, on which it listens at the usual ports; none: free ports of 127.0.0.1, other ones after each start.
+    pub host: Option<Ipv4Addr>,
     /// `key=value` of `--set`.
     pub set: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { role: "all", set: Vec::new() }
+        Self { role: "all", host: None, set: Vec::new() }
     }
 }
 
@@ -51,9 +60,11 @@ impl Options {
     }
 }
 
-/// A Triptych on free ports over a temporary directory. Killed on drop.
+/// A Triptych over a directory. Killed on drop.
 pub struct Process {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Removes a temporary directory in the end.
+    _temporary: Option<tempfile::TempDir>,
     options: Options,
     running: Option<Running>,
 }
@@ -74,17 +85,24 @@ impl Process {
         Ok(process)
     }
 
-    /// Not started yet.
+    /// Not started yet, over a temporary directory.
     pub fn new(options: Options) -> Result<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, options, running: None })
+        let dir = tempfile::tempdir()?;
+        Ok(Self { dir: dir.path().to_owned(), _temporary: Some(dir), options, running: None })
+    }
+
+    /// Not started yet, over a directory that somebody else removes.
+    pub fn within(dir: &Path, options: Options) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        Ok(Self { dir: dir.to_owned(), _temporary: None, options, running: None })
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.dir.join("data")
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.path().join("stderr.log")
+        self.dir.join("stderr.log")
     }
 
     /// What it said on standard error, in all its lives.
@@ -92,7 +110,7 @@ impl Process {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Starts it over the data that are there, on new ports, and waits until it is ready.
+    /// Starts it over the data that are there and waits until it is ready.
     pub async fn again(&mut self) -> Result<()> {
         self.spawn().await?;
         self.ready().await
@@ -126,10 +144,10 @@ impl Process {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(crate::binary::path()?);
         command.arg(self.options.role).arg("--data-dir").arg(self.data_dir());
-        for flag in ["--listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
-            command.args([flag, "127.0.0.1:0"]);
+        for (key, port) in PORTS {
+            let address = self.options.host.map_or((Ipv4Addr::LOCALHOST, 0), |host| (host, port));
+            command.args(["--set", &format!("server.{key}={}:{}", address.0, address.1)]);
         }
-        command.args(["--set", "server.grpc_listen=127.0.0.1:0"]);
         let quiet = ["agent.enabled=false", "scraper.enabled=false", "telemetry.trace_enabled=false"];
         for set in quiet.into_iter().chain(self.options.set.iter().map(String::as_str)) {
             command.args(["--set", set]);
@@ -204,14 +222,20 @@ impl Process {
         Ok(())
     }
 
+    /// `kill SIGNAL`: `-STOP`, `-CONT`.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid()?.to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().await?;
+        if !sent.success() {
+            bail!("kill {signal} {pid}: {sent}");
+        }
+        Ok(())
+    }
+
     /// SIGTERM; returns when it has ended well.
     pub async fn stop(&mut self) -> Result<()> {
-        let pid = self.pid()?;
+        self.signal("-TERM").await?;
         let mut running = self.running.take().context("it does not run")?;
-        let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
-        if !sent.success() {
-            bail!("kill -TERM {pid}: {sent}");
-        }
         let status = tokio::time::timeout(PATIENCE, running.child.wait())
             .await
             .with_context(|| format!("still running {PATIENCE:?} after SIGTERM"))??;
@@ -226,15 +250,12 @@ impl Process {
         self.stop().await?;
         self.again().await
     }
-
-    /// Runs another command of the binary (`query`, `config`) against this process' directory; returns its standard output.
-    pub async fn run(&self, args: &[&str]) -> Result<String> {
-        run(crate::binary::path()?, args).await
-    }
 }
 
-async fn run(binary: &Path, args: &[&str]) -> Result<String> {
-    let output = Command::new(binary).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+/// Runs another command of the binary (`query`, `config`); returns its standard output.
+pub async fn run(args: &[&str]) -> Result<String> {
+    let output =
+        Command::new(crate::binary::path()?).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await.context("the command did not end")??;
     if !output.status.success() {
         bail!("{args:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));

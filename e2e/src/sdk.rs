@@ -17,7 +17,7 @@ use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-use crate::Process;
+use crate::Deployment;
 
 pub struct Application {
     traces: SdkTracerProvider,
@@ -65,9 +65,10 @@ impl HttpClient for Http {
 
 impl Application {
     /// Needs a runtime with several threads.
-    pub fn new(service: &str, process: &Process) -> Result<Self> {
+    pub fn new(service: &str, deployment: &impl Deployment) -> Result<Self> {
         // Installs the TLS provider that reqwest asks for.
-        let _ = process.client();
+        let _ = deployment.client()?;
+        let (otlp_grpc, otlp_http) = deployment.otlp()?;
         let http = Http { client: reqwest::Client::new(), runtime: tokio::runtime::Handle::current() };
         let resource = Resource::builder_empty()
             .with_attributes([
@@ -76,23 +77,20 @@ impl Application {
             ])
             .build();
         let timeout = Duration::from_secs(20);
-        let spans = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(process.otlp_grpc())
-            .with_timeout(timeout)
-            .build()?;
+        let spans =
+            SpanExporter::builder().with_tonic().with_endpoint(otlp_grpc).with_timeout(timeout).build()?;
         let logs = LogExporter::builder()
             .with_http()
             .with_http_client(http.clone())
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{}/v1/logs", process.otlp_http()))
+            .with_endpoint(format!("{}/v1/logs", otlp_http))
             .with_timeout(timeout)
             .build()?;
         let metrics = MetricExporter::builder()
             .with_http()
             .with_http_client(http)
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{}/v1/metrics", process.otlp_http()))
+            .with_endpoint(format!("{}/v1/metrics", otlp_http))
             .with_timeout(timeout)
             .build()?;
         Ok(Self {

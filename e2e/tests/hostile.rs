@@ -405,7 +405,7 @@ async fn every_door() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_stay_inside() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let process = Process::start(s3::serve(dir.path()).await?).await?;
+    let process = Process::start(s3::Server::start(dir.path()).await?.options).await?;
     for path in ["/config", "/metrics", "/api/v1/status/config", "/api/v1/status/flags", "/api/ours/roles"] {
         let reply = process.client().get(path, &[]).await?.ok().context(path)?;
         ensure!(!reply.text.contains(s3::KEY_SECRET), "{path} shows the secret");

@@ -1,4 +1,4 @@
-//! Lines as they arrive, pushes as agents send them, and the small clients of the binary.
+//! Lines as they arrive, pushes as agents send them, and the small clients of the binary; in one process and in a cluster.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,22 +8,37 @@ use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_tungstenite::tungstenite::Message;
 use triptych_e2e::client::{Line, Pairs, Series, Stream, list, pairs};
+use triptych_e2e::cluster::Plan;
 use triptych_e2e::dataset::same;
-use triptych_e2e::{Options, Process, now_ms, now_ns};
+use triptych_e2e::{Client, Cluster, Deployment, Options, Process, now_ms, now_ns, process};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn stream(texts: &[String]) -> Vec<Stream> {
+fn stream(service: &str, texts: &[String]) -> Vec<Stream> {
     let line = |text: &String| Line { ts_ns: now_ns(), text: text.clone(), metadata: Pairs::new() };
-    vec![Stream { labels: pairs([("service_name", "live")]), lines: texts.iter().map(line).collect() }]
+    vec![Stream { labels: pairs([("service_name", service)]), lines: texts.iter().map(line).collect() }]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tail_over_websocket() -> Result<()> {
-    let process = Process::start(Options::default()).await?;
-    let client = process.client();
-    client.loki_json_gzip(&stream(&["before".to_owned()])).await.context("gzip push")?;
-    let address = process.http().replacen("http", "ws", 1);
+async fn one_process() -> Result<()> {
+    all(&Process::start(Options::default()).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster() -> Result<()> {
+    all(&Cluster::start(Plan::default()).await?).await
+}
+
+async fn all(deployment: &impl Deployment) -> Result<()> {
+    let client = deployment.client()?;
+    tail_over_websocket(&client).await.context("tail")?;
+    others_take_samples_along(&client, deployment).await.context("remote read, federation")?;
+    clients_of_the_binary(&client).await.context("the binary's clients")
+}
+
+async fn tail_over_websocket(client: &Client) -> Result<()> {
+    client.loki_json_gzip(&stream("live", &["before".to_owned()])).await.context("gzip push")?;
+    let address = client.base().replacen("http", "ws", 1);
     let query = "%7Bservice_name%3D%22live%22%7D%20%21%3D%20%22hidden%22";
     let (mut socket, _) =
         tokio_tungstenite::connect_async(format!("{address}/loki/api/v1/tail?query={query}&limit=10"))
@@ -46,8 +61,8 @@ async fn tail_over_websocket() -> Result<()> {
             // The past is here: what is sent from now on must arrive live.
             while !got.is_empty() && sent < 5 {
                 let texts: Vec<_> = (0..10).map(|i| format!("live {sent} {i}")).collect();
-                client.loki_protobuf(&stream(&texts)).await?;
-                client.loki_json(&stream(&["hidden".to_owned()])).await?;
+                client.loki_protobuf(&stream("live", &texts)).await?;
+                client.loki_json(&stream("live", &["hidden".to_owned()])).await?;
                 wanted.extend(texts);
                 sent += 1;
             }
@@ -61,17 +76,14 @@ async fn tail_over_websocket() -> Result<()> {
     same(got, wanted)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_take_samples_along() -> Result<()> {
-    let process = Process::start(Options::default()).await?;
-    let client = process.client();
+async fn others_take_samples_along(client: &Client, deployment: &impl Deployment) -> Result<()> {
     let now = now_ms();
     let series = |samples: &[(i64, f64)]| {
         vec![Series { labels: pairs([("__name__", "far"), ("job", "read")]), samples: samples.to_vec() }]
     };
     let samples = [(now - 30_000, 1.0), (now - 20_000, 2.0), (now - 10_000, 1e21)];
     client.remote_write(&series(&samples[..2])).await?;
-    client.flush().await?;
+    deployment.flush().await?;
     // One in the bucket, one in both, one in memory.
     client.remote_write(&series(&samples[1..])).await?;
     let read = async |from, to| client.remote_read(("__name__", "far"), from, to).await;
@@ -86,21 +98,18 @@ async fn others_take_samples_along() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_the_binary() -> Result<()> {
-    let process = Process::start(Options::default()).await?;
-    let client = process.client();
+async fn clients_of_the_binary(client: &Client) -> Result<()> {
     let labels = pairs([("__name__", "answer"), ("job", "cli")]);
     client.remote_write(&[Series { labels, samples: vec![(now_ms() - 1000, 42.5)] }]).await?;
-    client.loki_json(&stream(&["hello from far".to_owned()])).await?;
+    client.loki_json(&stream("cli", &["hello from far".to_owned()])).await?;
     let part = triptych_e2e::dataset::Dataset::part(1, now_ms() - 200_000);
     client.otlp_traces(&part.traces).await?;
 
-    let server = process.http();
-    let run = async |args: &[&str]| process.run(&[args, &["--server", &server]].concat()).await;
+    let server = client.base();
+    let run = async |args: &[&str]| process::run(&[args, &["--server", server]].concat()).await;
     let out = run(&["query", "metrics", "answer"]).await?;
     ensure!(out.contains("answer") && out.contains("42.5"), "query metrics: {out}");
-    let out = run(&["query", "logs", "{service_name=\"live\"}", "--since", "15m"]).await?;
+    let out = run(&["query", "logs", "{service_name=\"cli\"}", "--since", "15m"]).await?;
     ensure!(out.contains("hello from far"), "query logs: {out}");
     let out = run(&["query", "traces", "{ name = \"step 2\" }", "--since", "1h"]).await?;
     let id = hex::encode(&part.traces[0].scope_spans[0].spans[0].trace_id);
@@ -111,7 +120,7 @@ async fn clients_of_the_binary() -> Result<()> {
     ensure!(refused.is_err_and(|e| e.to_string().contains("400")), "a wrong query was not refused");
 
     let mut tail = tokio::process::Command::new(triptych_e2e::binary::path()?)
-        .args(["logs", "tail", "{service_name=\"live\"}", "--server", &server])
+        .args(["logs", "tail", "{service_name=\"cli\"}", "--server", server])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -119,7 +128,7 @@ async fn clients_of_the_binary() -> Result<()> {
     let follow = async {
         let first = lines.next_line().await?.context("the tail ended")?;
         ensure!(first.contains("hello from far"), "{first}");
-        client.loki_json(&stream(&["and another".to_owned()])).await?;
+        client.loki_json(&stream("cli", &["and another".to_owned()])).await?;
         let second = lines.next_line().await?.context("the tail ended")?;
         ensure!(second.contains("and another"), "{second}");
         Ok(())
@@ -127,7 +136,7 @@ async fn clients_of_the_binary() -> Result<()> {
     tokio::time::timeout(PATIENCE, follow).await.context("nothing came")??;
     tail.kill().await?;
 
-    let own = client.get("/metrics", &[]).await?.ok()?.text;
+    let own = client.at(client.push_base()).get("/metrics", &[]).await?.ok()?.text;
     for name in own.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
         ensure!(own.contains(&format!("# HELP {name} ")), "/metrics does not say what {name} means");
     }

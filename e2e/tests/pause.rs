@@ -3,18 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::process::Command;
 use triptych_e2e::dataset::Dataset;
 use triptych_e2e::{Options, Process, now_ms};
 
 /// Longer than a tick of every periodic task that must not be made up for; `PAUSE_SECONDS=60` for more.
 const PAUSE_SECONDS: u64 = 3;
-
-async fn signal(process: &Process, signal: &str) -> Result<()> {
-    let sent = Command::new("kill").args([signal, &process.pid()?.to_string()]).status().await?;
-    ensure!(sent.success(), "kill {signal}: {sent}");
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stands_still_and_goes_on() -> Result<()> {
@@ -26,7 +19,7 @@ async fn stands_still_and_goes_on() -> Result<()> {
     all.write(&client).await?;
 
     // Writes are under way when it stops, and end when it goes on.
-    signal(&process, "-STOP").await?;
+    process.signal("-STOP").await?;
     let meanwhile = Dataset::part(1, origin_ms + 150_000);
     let writing = tokio::spawn({
         let (meanwhile, client) = (Dataset::part(1, origin_ms + 150_000), client.clone());
@@ -34,7 +27,7 @@ async fn stands_still_and_goes_on() -> Result<()> {
     });
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     ensure!(!writing.is_finished(), "it was stopped");
-    signal(&process, "-CONT").await?;
+    process.signal("-CONT").await?;
     writing.await??;
     all.extend(meanwhile);
     all.check(&client, "after the pause").await?;

@@ -1,20 +1,21 @@
-//! What was written is read back, exactly: at once, after a flush, after a restart, after a merge; over a directory and over S3.
+//! What was written is read back, exactly: at once, after a flush, after a restart, after a merge; over a directory and over S3;
+//! in one process and in a cluster.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use triptych_e2e::client::list;
+use triptych_e2e::cluster::Plan;
 use triptych_e2e::dataset::{Dataset, same, spans};
 use triptych_e2e::sdk::Application;
-use triptych_e2e::{Options, Process, grpc, now_ms, now_ns, s3};
+use triptych_e2e::{Cluster, Deployment, Options, Process, grpc, now_ms, now_ns, s3};
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// Writes old parts with a flush after each, so that there is something to merge, and a part of now; looks after each step.
-async fn scenario(options: Options) -> Result<Process> {
+async fn scenario(deployment: &mut impl Deployment) -> Result<()> {
     // The parts are years of waiting in a minute: blocks of the same hours, all long ended.
-    let mut process = Process::start(options).await?;
-    let client = process.client();
+    let client = deployment.client()?;
     let mut all = Dataset::default();
     // Inside of one window of two hours, 26 to 28 hours ago.
     let window = 2 * HOUR_MS;
@@ -26,24 +27,24 @@ async fn scenario(options: Options) -> Result<Process> {
         if number == 0 {
             all.check(&client, "at once").await?;
         }
-        client.flush().await?;
+        deployment.flush().await?;
     }
     let part = Dataset::part(3, now_ms() - 180_000);
     part.write(&client).await?;
     all.extend(part);
     all.check(&client, "partly flushed").await?;
-    client.flush().await?;
+    deployment.flush().await?;
     all.check(&client, "after the flush").await?;
 
-    process.restart().await?;
-    let client = process.client();
+    deployment.restart().await?;
+    let client = deployment.client()?;
     all.check(&client, "after the restart").await?;
 
-    let done = client.compact().await?;
+    let done = deployment.compact().await?;
     println!("compaction: {done}");
     ensure!(done["merged"].as_u64() >= Some(3), "nothing was merged: {done}");
     all.check(&client, "after the merge").await?;
-    let done = client.compact().await?;
+    let done = deployment.compact().await?;
     println!("again: {done}");
     all.check(&client, "after a second round").await?;
 
@@ -52,15 +53,15 @@ async fn scenario(options: Options) -> Result<Process> {
     part.write(&client).await?;
     all.extend(part);
     all.check(&client, "after more was written").await?;
-    process.restart().await?;
-    all.check(&process.client(), "at the end").await?;
-    ensure!(!process.log().contains("panicked"), "it panicked:\n{}", process.log());
-    Ok(process)
+    deployment.restart().await?;
+    all.check(&deployment.client()?, "at the end").await?;
+    deployment.check_logs()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directory() -> Result<()> {
-    let process = scenario(Options::default()).await?;
+    let mut process = Process::start(Options::default()).await?;
+    scenario(&mut process).await?;
     let bucket = process.data_dir().join("bucket");
     for signal in ["metrics", "logs", "traces"] {
         ensure!(bucket.join(signal).is_dir(), "no {signal} in {}", bucket.display());
@@ -71,7 +72,9 @@ async fn directory() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_compatible() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let process = scenario(s3::serve(dir.path()).await?).await?;
+    let server = s3::Server::start(dir.path()).await?;
+    let mut process = Process::start(server.options.clone()).await?;
+    scenario(&mut process).await?;
     for signal in ["metrics", "logs", "traces"] {
         let prefix = dir.path().join(s3::BUCKET).join(signal);
         ensure!(prefix.is_dir(), "no {} on the server", prefix.display());
@@ -88,19 +91,37 @@ async fn s3_compatible() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn opentelemetry_sdk() -> Result<()> {
-    let mut process = Process::start(Options::default()).await?;
-    let application = Application::new("shop", &process)?;
+async fn cluster() -> Result<()> {
+    let mut cluster = Cluster::start(impatient()).await?;
+    scenario(&mut cluster).await?;
+    application(&mut cluster).await?;
+    tenants(&Cluster::start(impatient().set("multitenancy", true)).await?).await
+}
+
+/// Flushed data are soon served by store-gateways alone.
+fn impatient() -> Plan {
+    Plan::default().set("store_gateway.sync_age_max", "3s").set("ingester.retain_after_flush", "4s")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process() -> Result<()> {
+    application(&mut Process::start(Options::default()).await?).await?;
+    tenants(&Process::start(Options::default().set("multitenancy", true)).await?).await
+}
+
+/// An application that is instrumented with the OpenTelemetry SDK.
+async fn application(deployment: &mut impl Deployment) -> Result<()> {
+    let application = Application::new("shop", deployment)?;
     let began_ns = now_ns();
     let done = application.work(20);
     application.flush().await?;
     for when in ["at once", "after the flush", "after the restart"] {
         match when {
-            "after the flush" => process.client().flush().await?,
-            "after the restart" => process.restart().await?,
+            "after the flush" => deployment.flush().await?,
+            "after the restart" => deployment.restart().await?,
             _ => {}
         }
-        let client = process.client();
+        let client = deployment.client()?;
         let (start_s, end_s) = (began_ns / 1_000_000_000 - 1, now_ns() / 1_000_000_000 + 1);
         for trace in &done.traces {
             let got = client.trace(&trace.id).await.context(when)?;
@@ -140,10 +161,9 @@ fn hex(id: &[u8; 16]) -> String {
 }
 
 /// Every tenant sees its own, and an answer of one is never an answer for another.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tenants() -> Result<()> {
-    let process = Process::start(Options::default().set("multitenancy", true)).await?;
-    let (a, b) = (process.client().tenant("a"), process.client().tenant("b"));
+async fn tenants(deployment: &impl Deployment) -> Result<()> {
+    let client = deployment.client()?;
+    let (a, b) = (client.tenant("a"), client.tenant("b"));
     let one = Dataset::part(1, now_ms() - 200_000);
     let two = Dataset::part(2, now_ms() - 200_000);
     one.write(&a).await?;
@@ -151,16 +171,16 @@ async fn tenants() -> Result<()> {
     for when in ["at once", "after the flush"] {
         one.check(&a, when).await.context("tenant a")?;
         two.check(&b, when).await.context("tenant b")?;
-        let c = process.client().tenant("c");
+        let c = client.tenant("c");
         same(c.samples("{job=\"e2e\"}", now_ms() - HOUR_MS, now_ms()).await?, vec![])?;
         same(c.streams("{service_name=\"e2e\"}", 0, now_ns(), true).await?, vec![])?;
         let labels = c.data("/api/v1/labels", &[]).await?;
         ensure!(list(&labels)?.is_empty(), "labels of another tenant: {labels}");
         let id = &spans(&one.traces[0]).next().context("no span")?.trace_id;
         ensure!(c.trace(id).await.is_err(), "a trace of another tenant");
-        process.client().flush().await?;
+        deployment.flush().await?;
     }
-    let refused = process.client().get("/api/v1/query", &[("query", "up")]).await?;
+    let refused = client.get("/api/v1/query", &[("query", "up")]).await?;
     same((refused.status, refused.text.contains("no org id")), (401, true))?;
     Ok(())
 }

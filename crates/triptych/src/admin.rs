@@ -11,7 +11,7 @@ use serde_json::json;
 use triptych_compactor::Compactor;
 use triptych_ingester::Ingester;
 use triptych_ring::{Gossip, Member, MemberState};
-use triptych_runtime::ProcessBudget;
+use triptych_runtime::{ProcessBudget, Shutdown};
 use triptych_store_gateway::StoreGateway;
 
 type Checks = Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)>;
@@ -19,6 +19,8 @@ type Checks = Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)>;
 /// What the endpoints look at.
 pub struct Admin {
     pub checks: Checks,
+    /// On its way out from then on: not ready, so that load balancers send nothing more.
+    pub draining: Shutdown,
     /// YAML, secrets hidden.
     pub config: String,
     pub budget: ProcessBudget,
@@ -51,6 +53,9 @@ impl Admin {
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.draining.is_triggered() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
     match admin.waiting() {
         waiting if waiting.is_empty() => "ready\n".into_response(),
         waiting => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready yet: {}\n", waiting.join(", ")))

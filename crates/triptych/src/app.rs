@@ -60,7 +60,9 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
         Arc::new(SystemClock),
         gossip.clone(),
     )?;
+    let draining = Shutdown::new();
     let admin = Arc::new(Admin {
+        draining: draining.clone(),
         checks: std::mem::take(&mut parts.checks),
         config: parts.config.shown()?,
         budget: parts.budget.clone(),
@@ -113,6 +115,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
         }
     }
 
+    draining.trigger();
     let deadline = Instant::now() + drain_timeout;
     if let Some(gossip) = &gossip {
         // What is sent to this process until everybody knows is still taken.

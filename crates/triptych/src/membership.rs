@@ -41,15 +41,21 @@ pub async fn join(
         (Some(grpc), Some((host, _))) => format!("{host}:{}", grpc.port()),
         (Some(grpc), None) => grpc.to_string(),
     };
-    let myself = Myself { role: role.name(), id: config.node(), address, started_ns: now_ns() };
+    let is_new = *role == Role::Ingester && !triptych_ingester::has_been_here(&config.data_dir);
+    let state = if is_new { MemberState::New } else { MemberState::Joining };
+    let myself = Myself { role: role.name(), id: config.node(), address, started_ns: now_ns(), state };
     let gossip = membership.start(myself).await.context("membership")?;
     Ok(Some(gossip))
 }
 
-/// Joining until `is_ready` and known to all of its zone, then active, until the process ends.
+/// New until everybody has heard of it, joining until `is_ready` and known to all of its zone, then active, until the process ends.
 pub async fn live(gossip: Gossip, is_ready: impl Fn() -> bool) {
     // Until the others have been heard of: who is not known yet cannot be asked whether it knows this process.
     tokio::time::sleep(gossip.settle_time()).await;
+    while !gossip.is_heard_of().await {
+        tokio::time::sleep(LOOK).await;
+    }
+    gossip.set_state(MemberState::Joining).await;
     while !is_ready() || !gossip.is_known().await {
         tokio::time::sleep(LOOK).await;
     }
@@ -105,7 +111,7 @@ pub fn zone(gossip: &Gossip) -> Zone {
     let mut members: Members = gossip.members(Role::Ingester.name());
     let zone: Arc<str> = gossip.zone().into();
     let names = move |members: &[Arc<Member>]| -> Arc<[Arc<str>]> {
-        let of_zone = members.iter().filter(|m| m.zone == zone && m.holds_data());
+        let of_zone = members.iter().filter(|m| m.zone == zone && m.is_established());
         of_zone.map(|member| member.id.clone()).collect()
     };
     let (sender, receiver) = watch::channel(names(&members.borrow_and_update().clone()));

@@ -335,7 +335,7 @@ fn querier(parts: &mut Parts) -> Result<()> {
         .add_service(QueryServer::service(querier.query()));
     let channel = parts.serve(Role::Querier, routes);
     parts.add_querier("querier", channel);
-    parts.ready_when(Role::Querier, || true);
+    parts.ready_when(Role::Querier, move || querier.is_ready());
     Ok(())
 }
 
@@ -358,7 +358,7 @@ fn gateway(parts: &mut Parts) -> Result<()> {
         config: parts.config.shown()?,
     });
     parts.add_http(gateway.routes());
-    parts.ready_when(Role::Gateway, || true);
+    parts.ready_when(Role::Gateway, move || gateway.is_ready());
     Ok(())
 }
 

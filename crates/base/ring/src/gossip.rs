@@ -1,7 +1,7 @@
 //! Membership by gossip: everybody tells everybody, nobody is in charge.
 //!
 //! Every process gossips (chitchat: scuttlebutt over UDP, a phi-accrual failure detector) what others have to know of it: role, zone,
-//! address, state, and which members of its own role and zone it knows. A process that restarts is the same member with a later
+//! address, state, which members of its own role and zone it knows, and of which new members it has heard. A process that restarts is the same member with a later
 //! incarnation. One that died stays a member that does not answer until it is forgotten ([`GossipConfig::forget_after`]): until
 //! then reads count what it may hold as missing.
 //!
@@ -29,6 +29,7 @@ const ZONE: &str = "zone";
 const ADDRESS: &str = "address";
 const STATE: &str = "state";
 const KNOWS: &str = "knows";
+const HEARD_OF: &str = "heard-of";
 
 /// Looks at what chitchat knows this often in a gossip interval.
 const LOOKS_PER_INTERVAL: u32 = 2;
@@ -83,6 +84,8 @@ pub struct Myself {
     pub address: String,
     /// Nanoseconds since the epoch.
     pub started_ns: i64,
+    /// [`MemberState::New`] or [`MemberState::Joining`].
+    pub state: MemberState,
 }
 
 /// All members of a role, ascending by id.
@@ -100,6 +103,13 @@ struct Inner {
     roles: watch::Sender<Arc<Roles>>,
 }
 
+impl Inner {
+    /// The name of this process in the gossip.
+    fn node(&self) -> String {
+        format!("{}/{}", self.myself.role, self.myself.id)
+    }
+}
+
 type Roles = BTreeMap<String, Arc<[Arc<Member>]>>;
 
 impl GossipConfig {
@@ -108,7 +118,7 @@ impl GossipConfig {
         !self.seeds.is_empty()
     }
 
-    /// Joins the others; the state is [`MemberState::Joining`].
+    /// Joins the others.
     pub async fn start(&self, myself: Myself) -> Result<Gossip> {
         let address = |name: &str, text: &str| {
             text.parse::<SocketAddr>().map_err(|e| {
@@ -144,7 +154,7 @@ impl GossipConfig {
             (ROLE, myself.role.to_owned()),
             (ZONE, zone.clone()),
             (ADDRESS, myself.address.clone()),
-            (STATE, MemberState::Joining.as_str().to_owned()),
+            (STATE, myself.state.as_str().to_owned()),
         ];
         let told = told.map(|(key, value)| (key.to_owned(), value)).to_vec();
         let handle = spawn_chitchat(config, told, &UdpTransport)
@@ -238,6 +248,23 @@ impl Gossip {
         self.0.handle.with_chitchat(check).await
     }
 
+    /// Whether everybody who lives has heard of this process, if it is new, and finds it alive. Only then may it be missed: otherwise
+    /// several that come at once, in several zones, would make answers partial for those who have not.
+    pub async fn is_heard_of(&self) -> bool {
+        if self.0.myself.state != MemberState::New {
+            return true;
+        }
+        let me = self.0.node();
+        let check = |chitchat: &mut chitchat::Chitchat| {
+            let own = chitchat.self_chitchat_id().clone();
+            chitchat.live_nodes().filter(|node| **node != own).all(|node| {
+                let heard_of = chitchat.node_state(node).and_then(|state| state.get(HEARD_OF));
+                heard_of.is_none_or(|all| all.split(',').any(|one| one == me))
+            })
+        };
+        self.0.handle.with_chitchat(check).await
+    }
+
     async fn look(&self) {
         let roles = self.0.handle.with_chitchat(|chitchat| self.view(chitchat)).await;
         self.0.roles.send_if_modified(|before| {
@@ -262,13 +289,19 @@ impl Gossip {
             }
         }
         let mine = |(role, _): &(String, String), member: &Member| {
-            role == self.0.myself.role && *member.zone == *self.0.zone && member.holds_data()
+            role == self.0.myself.role && *member.zone == *self.0.zone && member.is_established()
         };
         let known: Vec<&str> =
             latest.iter().filter(|(key, member)| mine(key, member)).map(|(_, member)| &*member.id).collect();
         let known = known.join(",");
-        if chitchat.self_node_state().get(KNOWS) != Some(&known) {
-            chitchat.self_node_state().set(KNOWS, known);
+        let is_new = |state: &NodeState| state.get(STATE) == Some(MemberState::New.as_str());
+        let heard_of =
+            chitchat.node_states().iter().filter(|(node, state)| alive.contains(node) && is_new(state));
+        let heard_of = heard_of.map(|(node, _)| &*node.node_id).collect::<Vec<_>>().join(",");
+        for (key, told) in [(KNOWS, known), (HEARD_OF, heard_of)] {
+            if chitchat.self_node_state().get(key) != Some(&told) {
+                chitchat.self_node_state().set(key, told);
+            }
         }
         let mut roles: BTreeMap<String, Vec<Arc<Member>>> = BTreeMap::new();
         for ((role, _), member) in latest {
@@ -281,13 +314,14 @@ impl Gossip {
 /// `None`: what it tells is not (yet) what a member tells.
 fn member(node: &ChitchatId, state: &NodeState, is_alive: bool) -> Option<(String, Member)> {
     let (role, id) = node.node_id.split_once('/')?;
+    let member_state = MemberState::parse(state.get(STATE)?)?;
     let member = Member {
         id: id.into(),
         zone: state.get(ZONE)?.into(),
         address: state.get(ADDRESS)?.into(),
-        state: MemberState::parse(state.get(STATE)?)?,
+        state: member_state,
         incarnation: node.generation_id as i64,
-        is_alive,
+        is_alive: is_alive || member_state == MemberState::New,
     };
     Some((role.to_owned(), member))
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-/// Where a member is in its life. It goes from top to bottom; a restart begins again at the top.
+/// Where a member is in its life. It goes from top to bottom; a restart begins again at [`MemberState::Joining`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemberState {
+    /// Has come for the first time and waits until everybody has heard of it. Whoever knows of it asks it, so that nobody is surprised
+    /// when it begins to hold data.
+    New,
     /// Starts: replays its log, warms its caches, waits to be known. Takes no writes; may hold data.
     Joining,
     /// Does its work.
@@ -16,11 +19,17 @@ pub enum MemberState {
 }
 
 impl MemberState {
-    pub const ALL: [MemberState; 4] =
-        [MemberState::Joining, MemberState::Active, MemberState::Leaving, MemberState::Gone];
+    pub const ALL: [MemberState; 5] = [
+        MemberState::New,
+        MemberState::Joining,
+        MemberState::Active,
+        MemberState::Leaving,
+        MemberState::Gone,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            MemberState::New => "new",
             MemberState::Joining => "joining",
             MemberState::Active => "active",
             MemberState::Leaving => "leaving",
@@ -51,7 +60,7 @@ pub struct Member {
     pub state: MemberState,
     /// Time at which the process started, in nanoseconds since the epoch: tells a restart from a silence.
     pub incarnation: i64,
-    /// What the failure detector of whoever looks thinks of it.
+    /// What the failure detector of whoever looks thinks of it. Of one that is new it has no opinion yet: that is taken to be alive.
     pub is_alive: bool,
 }
 
@@ -63,19 +72,24 @@ impl Member {
         Self { id, zone, address: address.into(), state: MemberState::Active, incarnation: 0, is_alive: true }
     }
 
+    /// Whether it does its work.
+    pub fn is_serving(&self) -> bool {
+        self.is_alive && self.state == MemberState::Active
+    }
+
     /// Whether new data may be sent to it.
     pub fn takes_writes(&self) -> bool {
         self.is_serving()
     }
 
-    /// Whether it is there for what any member of its role can do.
-    pub fn is_serving(&self) -> bool {
-        self.is_alive && self.state == MemberState::Active
-    }
-
     /// Whether it may hold data that nobody else has: a read that cannot ask it has to count it as missing.
     pub fn holds_data(&self) -> bool {
         self.state != MemberState::Gone
+    }
+
+    /// Whether the others of its zone stand up for it: it may hold data, and who asks its zone has to ask it too.
+    pub fn is_established(&self) -> bool {
+        self.holds_data() && self.state != MemberState::New
     }
 
     /// The number at the end of the name; the name where there is none.

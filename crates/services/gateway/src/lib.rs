@@ -120,6 +120,7 @@ pub struct Shared {
 }
 
 pub struct Gateway {
+    queriers: Peers<Backend>,
     shared: Arc<Shared>,
 }
 
@@ -141,8 +142,9 @@ impl Config {
             0 => memory,
             bytes => memory.below("remembered answers", bytes as usize),
         });
-        let front = Arc::new(Front::new(settings, queriers, engines, results));
+        let front = Arc::new(Front::new(settings, queriers.clone(), engines, results));
         Gateway {
+            queriers,
             shared: Arc::new(Shared {
                 metrics: front.clone(),
                 logs: front.clone(),
@@ -159,6 +161,11 @@ impl Config {
 }
 
 impl Gateway {
+    /// Whether there is a querier to ask.
+    pub fn is_ready(&self) -> bool {
+        self.queriers.borrow().iter().any(|peer| peer.member.is_serving())
+    }
+
     /// All read APIs and the page.
     pub fn routes(&self) -> Router {
         let shared = self.shared.clone();

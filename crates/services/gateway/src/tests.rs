@@ -129,9 +129,12 @@ impl LogsStore for Fake {
 
 #[async_trait]
 impl TracesStore for Fake {
-    async fn find(&self, _: &QueryContext, id: &TraceId, _: i64, _: i64) -> Result<TraceParts> {
+    async fn find(&self, ctx: &QueryContext, id: &TraceId, _: i64, _: i64) -> Result<TraceParts> {
         use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
         use prost::Message;
+        if id[15] == 3 {
+            ctx.missed("ingester-a-0: does not answer");
+        }
         if id[15] != 1 {
             return Ok(TraceParts::default());
         }
@@ -518,6 +521,12 @@ async fn tempo_answers() {
     );
     assert!(get_json("/api/v2/traces/1").await["trace"]["resourceSpans"].is_array());
     assert_eq!(get("/api/traces/2").await.0, StatusCode::NOT_FOUND);
+    // It may be where nobody could look.
+    for path in ["/api/traces/3", "/api/v2/traces/3"] {
+        let (status, text) = get(path).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("ingester-a-0: does not answer"), "{text}");
+    }
     let search = get_json("/api/search?q=%7B%7D&limit=2").await;
     assert_eq!(search["traces"].as_array().unwrap().len(), 2);
     assert_eq!(search["traces"][0]["traceID"], "abc");

@@ -75,6 +75,9 @@ use disk::DiskBudget;
 use generation::{Generations, Kind, Shared};
 use memory::Memory;
 
+/// Below the data directory.
+const WAL: &str = "wal";
+
 /// What the ingester is built from.
 pub struct Deps {
     pub bucket: Bucket,
@@ -101,6 +104,11 @@ pub type Zone = watch::Receiver<Arc<[Arc<str>]>>;
 /// Nobody else: the zone of the one ingester of a process, and of tests.
 pub fn alone() -> Zone {
     watch::Sender::new(Arc::from([])).subscribe()
+}
+
+/// Whether an ingester has ever run over this directory, and may have left data in it.
+pub fn has_been_here(data_dir: &std::path::Path) -> bool {
+    data_dir.join(WAL).exists()
 }
 
 /// See the module. Clones are the same ingester.
@@ -137,7 +145,7 @@ impl Config {
             zone: deps.zone.clone(),
         };
         let wal = |signal: Signal| {
-            let dir = deps.data_dir.join("wal").join(signal.as_str());
+            let dir = deps.data_dir.join(WAL).join(signal.as_str());
             Wal::open(deps.disk.clone(), &dir, signal.as_str(), &wal_config)
         };
         let metrics = Generations::new(

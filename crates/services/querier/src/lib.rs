@@ -105,6 +105,7 @@ pub struct Deps {
 }
 
 pub struct Querier {
+    sources: Sources,
     metrics: Arc<metrics::Door>,
     logs: Arc<logs::Door>,
     traces: Arc<traces::Door>,
@@ -144,19 +145,26 @@ impl Config {
             fan(Signal::Logs),
             Pool::new(sources.clone(), |s| s.logs.clone()),
         ));
-        let traces =
-            Arc::new(traces::Door::new(fan(Signal::Traces), Pool::new(sources, |s| s.traces.clone())));
+        let traces = Arc::new(traces::Door::new(
+            fan(Signal::Traces),
+            Pool::new(sources.clone(), |s| s.traces.clone()),
+        ));
         let languages = Arc::new(Languages {
             metrics: metrics.clone(),
             logs: logs.clone(),
             traces: traces.clone(),
             running: Arc::new(Semaphore::new(self.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
         });
-        Querier { metrics, logs, traces, languages }
+        Querier { sources, metrics, logs, traces, languages }
     }
 }
 
 impl Querier {
+    /// Whether the sources are known that it takes to answer whole. Before that, other queriers should be asked.
+    pub fn is_ready(&self) -> bool {
+        self.sources.are_whole()
+    }
+
     /// The Store API over all sources.
     pub fn metrics(&self) -> Arc<dyn MetricsStore> {
         self.metrics.clone()

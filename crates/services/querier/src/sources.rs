@@ -36,6 +36,19 @@ pub struct Sources {
     pub replication: Replication,
 }
 
+impl Sources {
+    /// Whether a question that begins now can be answered whole, as far as the ring shows.
+    pub fn are_whole(&self) -> bool {
+        let (ingesters, gateways) = (self.ingesters.borrow(), self.store_gateways.borrow());
+        let mut coverage = Coverage::new(self.replication, ingesters.iter().map(|peer| &*peer.member));
+        for peer in ingesters.iter().filter(|peer| peer.member.holds_data() && !peer.member.is_alive) {
+            coverage.lose(&peer.member.zone);
+        }
+        coverage.is_complete()
+            && (gateways.is_empty() || gateways.iter().any(|peer| peer.member.is_serving()))
+    }
+}
+
 /// Someone who is asked.
 pub(crate) struct Source<S: ?Sized> {
     /// Shown to people where it fails: `ingester-a-0`.

@@ -613,6 +613,32 @@ async fn a_query_that_is_over_stops_its_sources() {
 }
 
 #[tokio::test]
+async fn ready_when_an_answer_can_be_whole() {
+    let is_ready = |ingesters: &[bool], gateways: &[bool]| {
+        let of = |name, alive: &[bool]| {
+            let all = peers(name, alive.iter().map(|_| Fake::default()).collect()).borrow().clone();
+            let all = all.iter().zip(alive).map(|(peer, is_alive)| {
+                let mut peer = peer.clone();
+                Arc::make_mut(&mut peer.member).is_alive = *is_alive;
+                peer
+            });
+            triptych_ring::peers::fixed(all)
+        };
+        let sources = Sources {
+            ingesters: of("ingester", ingesters),
+            store_gateways: of("store-gateway", gateways),
+            replication: Replication::new(3),
+        };
+        Config::default().build(Deps { sources, query: Handle::current() }).is_ready()
+    };
+    assert!(is_ready(&[true, true, true], &[true, false]));
+    assert!(is_ready(&[true, false, true], &[]));
+    assert!(!is_ready(&[true, false, false], &[true]));
+    assert!(!is_ready(&[true], &[true]), "two zones are not known");
+    assert!(!is_ready(&[true, true, true], &[false]), "nobody looks into the bucket");
+}
+
+#[tokio::test]
 async fn so_many_queries_at_a_time() {
     let sources = Sources {
         ingesters: peers("ingester", vec![fault(Fault::Hang)]),

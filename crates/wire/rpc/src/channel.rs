@@ -18,6 +18,9 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The largest there is. A connection is shared by writes and by many reads: were its window used up by streams whose readers wait for
 /// something else, everybody on it would wait for them, and they perhaps for each other.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// A peer that says nothing for so long is asked whether it is there, and given up when it does not answer for as long again: a machine
+/// that stands still, or is cut off, closes no connection. Below what pushes wait (`distributor.push_timeout`).
+const SILENCE: Duration = Duration::from_secs(4);
 /// Bytes in flight inside the process before the writer waits.
 const LOCAL_PIPE_BYTES: usize = 1 << 20;
 
@@ -35,7 +38,6 @@ fn endpoint(uri: Uri) -> Endpoint {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(30))
         .tcp_nodelay(true)
 }
 
@@ -43,7 +45,7 @@ fn endpoint(uri: Uri) -> Endpoint {
 pub fn connect(address: &str) -> Result<Channel> {
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri = uri.parse().map_err(|e| Error::invalid(format!("address {address:?}: {e}")))?;
-    Ok(endpoint(uri).connect_lazy())
+    Ok(endpoint(uri).http2_keep_alive_interval(SILENCE).keep_alive_timeout(SILENCE).connect_lazy())
 }
 
 /// Serves the `routes` of `role` on `pool` through a pipe inside the process and returns the channel to it. Ends with `shutdown`.

@@ -61,6 +61,8 @@ pub fn to_status(error: Error) -> Status {
 
 pub fn from_status(status: &Status) -> Error {
     let kind = match status.code() {
+        // No peer said so: the connection broke, or never came about.
+        _ if std::error::Error::source(status).is_some() => Kind::Unavailable,
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
         Code::NotFound => Kind::NotFound,
         Code::Aborted | Code::AlreadyExists => Kind::Conflict,

@@ -135,3 +135,29 @@ async fn a_cancelled_question_ends_its_stream() {
     };
     assert_eq!(ended.unwrap().unwrap_err().kind, Kind::Cancelled);
 }
+
+#[tokio::test]
+async fn a_connection_that_breaks_may_be_tried_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        use tokio::io::AsyncReadExt;
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // The request has arrived when the process dies.
+            let mut bytes = [0; 1024];
+            while !bytes.windows(5).any(|w| w == b"batch") {
+                if socket.read(&mut bytes).await.is_ok_and(|count| count == 0) {
+                    break;
+                }
+            }
+        }
+    });
+    let ingest = IngestClient::new(channel::connect(&address).unwrap());
+    let write = WriteContext { tenant: TenantId::new("team").unwrap() };
+    let broken = ingest.push(&write, Signal::Logs, Bytes::from_static(b"batch")).await.unwrap_err();
+    assert_eq!(broken.kind, Kind::Unavailable, "{broken}");
+    let refused = IngestClient::new(channel::connect("127.0.0.1:1").unwrap());
+    let refused = refused.push(&write, Signal::Logs, Bytes::from_static(b"batch")).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unavailable, "{refused}");
+}

@@ -14,7 +14,13 @@ async fn member_of(zone: &str, id: &str, port: u16, seed: u16, started_ns: i64) 
         interval: Duration::from_millis(50),
         ..GossipConfig::default()
     };
-    let myself = Myself { role: "ingester", id: id.to_owned(), address: format!("{id}:1"), started_ns };
+    let myself = Myself {
+        role: "ingester",
+        id: id.to_owned(),
+        address: format!("{id}:1"),
+        started_ns,
+        state: MemberState::New,
+    };
     let gossip = config.start(myself).await.unwrap();
     let running = gossip.clone();
     tokio::spawn(async move { running.run().await });
@@ -45,7 +51,10 @@ async fn members_find_each_other() {
         (&*members[1].id, &*members[1].zone, &*members[1].address),
         ("ingester-1", "a", "ingester-1:1")
     );
-    assert_eq!(members[1].state, MemberState::Joining);
+    assert_eq!(members[1].state, MemberState::New);
+    until(async || a.is_heard_of().await && b.is_heard_of().await).await;
+    b.set_state(MemberState::Joining).await;
+    until(async || seen.borrow_and_update()[1].state == MemberState::Joining).await;
     assert!(a.roles().contains_key("ingester"));
 
     until(async || a.is_known().await && b.is_known().await).await;
@@ -60,13 +69,19 @@ async fn a_zone_without_others_knows_whoever_comes() {
     let ports = ports(1);
     let alone = member_of("", "ingester-0", ports[0], ports[0], 1).await;
     assert_eq!(alone.zone(), "ingester-0");
-    assert!(alone.is_known().await);
+    assert!(alone.is_heard_of().await && alone.is_known().await);
 }
 
 #[tokio::test]
 async fn addresses_that_are_none() {
     let config = GossipConfig { seeds: vec!["x".into()], listen: "here".into(), ..GossipConfig::default() };
-    let myself = Myself { role: "ingester", id: "i".into(), address: String::new(), started_ns: 0 };
+    let myself = Myself {
+        role: "ingester",
+        id: "i".into(),
+        address: String::new(),
+        started_ns: 0,
+        state: MemberState::Joining,
+    };
     let error = config.start(myself).await.err().unwrap().to_string();
     assert!(error.starts_with("membership.listen \"here\""), "{error}");
 }

@@ -134,12 +134,18 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
     accept.contains("application/protobuf") || accept.contains("application/x-protobuf")
 }
 
-/// The combined OTLP bytes, or 404.
+/// The combined OTLP bytes, or 404; where something is missing that may hold it, 503.
 async fn find(asked: &Asked, id: &str) -> Result<bytes::Bytes> {
     let id = trace_id(id)?;
     let (start, end) = range(asked)?;
     let parts = asked.shared.traces.find(&asked.ctx, &id, start, end).await?;
+    let missed = asked.ctx.report().missed;
     match parts.otlp.len() {
+        0 if !missed.is_empty() => Err(Error::unavailable(format!(
+            "trace {} was not found, and not everything could be searched: {}",
+            hex::encode(id),
+            missed.join("; ")
+        ))),
         0 => Err(Error::not_found(format!("trace {} was not found", hex::encode(id)))),
         // A querier has combined the parts; concatenated TracesData messages are one TracesData message.
         _ => Ok(parts.otlp.concat().into()),

@@ -94,7 +94,11 @@ async fn s3_compatible() -> Result<()> {
 async fn cluster() -> Result<()> {
     let mut cluster = Cluster::start(impatient()).await?;
     scenario(&mut cluster).await?;
-    application(&mut cluster).await?;
+    application(&mut cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_of_tenants() -> Result<()> {
     tenants(&Cluster::start(impatient().set("multitenancy", true)).await?).await
 }
 

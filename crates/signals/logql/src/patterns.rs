@@ -188,7 +188,7 @@ fn likeness(kind: &[Part], line: &[Part]) -> usize {
             same += usize::from(known == part);
         }
     }
-    if words == 0 { 100 } else { 100 * same / words }
+    (100 * same).checked_div(words).unwrap_or(100)
 }
 
 /// `<_>` for a value, and once for values that nothing but a mark stands between: `<_>:<_>:<_>` is a time of day.

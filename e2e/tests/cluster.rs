@@ -4,11 +4,17 @@
 
 use std::time::{Duration, Instant};
 
+<<<<<<< HEAD
 use anyhow::{Result, ensure};
 use triptych_e2e::client::strings;
 use triptych_e2e::cluster::Plan;
 use triptych_e2e::dataset::{Dataset, same};
 use triptych_e2e::{Cluster, now_ms, now_ns};
+=======
+use anyhow::{Context, Result};
+use triptych_e2e::dataset::Dataset;
+use triptych_e2e::{Cluster, Options, now_ms};
+>>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
 
 /// Scraped, tailed and traced by itself: every member is up, this host has metrics, the members' lines and spans are there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +67,46 @@ async fn until(what: &str, mut check: impl AsyncFnMut() -> Result<()>) -> Result
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(())
+}
+
+/// What is read is in the bucket alone, in several blocks that two store-gateways divide; one of them dies while questions are under way.
+#[tokio::test]
+async fn a_store_gateway_is_killed_under_questions() -> Result<()> {
+    let options =
+        Options::default().set("ingester.retain_after_flush", "6s").set("store_gateway.sync_age_max", "5s");
+    let mut cluster = Cluster::start_with(options).await?;
+    let (distributor, gateway) = (cluster.distributor()?, cluster.gateway()?);
+    let from_ms = now_ms() - 600_000;
+    let mut written = Dataset::default();
+    for number in 0..3 {
+        let part = Dataset::part(number, from_ms + i64::from(number) * 120_000);
+        part.write(&distributor).await?;
+        written.extend(part);
+        cluster.flush().await?;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    written.check(&gateway, "in the bucket").await?;
+    let owned =
+        [cluster.blocks_owned("store-gateway-0").await?, cluster.blocks_owned("store-gateway-1").await?];
+    // Three ingesters, three flushes, metrics and traces.
+    assert!(owned.iter().all(|owned| *owned > 0.0) && owned[0] + owned[1] >= 18.0, "{owned:?}");
+
+    let reading = async {
+        for _ in 0..4 {
+            written.check(&gateway, "a store-gateway is being killed").await?;
+        }
+        anyhow::Ok(())
+    };
+    let killing = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.node("store-gateway-0")?.kill().await
+    };
+    tokio::try_join!(reading, killing)?;
+    cluster.settle().await?;
+    written.check(&gateway, "the other one has it all").await?;
+    cluster.node("store-gateway-0")?.again().await?;
+    cluster.settle().await?;
+    written.check(&gateway, "they divide it again").await
 }
 
 /// Two of three zones: writes are refused, and what is read says that it may not be all.

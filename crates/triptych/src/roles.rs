@@ -18,7 +18,7 @@ use triptych_querier::{Sources, Stores};
 use triptych_ring::{Gossip, Member, Peer, Replication, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
-    MetricsStoreClient, MetricsStoreServer, QueryClient, QueryServer, TracesStore, TracesStoreClient,
+    MetricsStoreClient, MetricsStoreServer, OnPool, QueryClient, QueryServer, TracesStore, TracesStoreClient,
     TracesStoreServer, Write, WriteClient, WriteServer,
 };
 use triptych_runtime::runtimes::Handles;
@@ -234,14 +234,17 @@ fn query_clients(channel: &Channel) -> Backend {
     Backend { metrics, logs, traces, query: Arc::new(QueryClient::new(channel.clone())) }
 }
 
+/// The Store API, on the query pool.
 fn store_routes(
+    parts: &Parts,
     metrics: Arc<dyn MetricsStore>,
     logs: Arc<dyn LogsStore>,
     traces: Arc<dyn TracesStore>,
 ) -> Routes {
-    Routes::new(MetricsStoreServer::service(metrics))
-        .add_service(LogsStoreServer::service(logs))
-        .add_service(TracesStoreServer::service(traces))
+    let pool = &parts.pools.query;
+    Routes::new(OnPool::new(MetricsStoreServer::service(metrics), pool))
+        .add_service(OnPool::new(LogsStoreServer::service(logs), pool))
+        .add_service(OnPool::new(TracesStoreServer::service(traces), pool))
 }
 
 fn ingester(parts: &mut Parts) -> Result<()> {
@@ -258,7 +261,7 @@ fn ingester(parts: &mut Parts) -> Result<()> {
         zone: parts.gossip.as_ref().map_or_else(triptych_ingester::alone, membership::zone),
     })?;
     ingester.start(&parts.tasks);
-    let routes = store_routes(ingester.metrics(), ingester.logs(), ingester.traces())
+    let routes = store_routes(parts, ingester.metrics(), ingester.logs(), ingester.traces())
         .add_service(IngestServer::service(Arc::new(ingester.clone())));
     let channel = parts.serve(Role::Ingester, routes);
     parts.add_ingester("ingester", &channel);
@@ -273,10 +276,17 @@ fn store_gateway(parts: &mut Parts) -> Result<()> {
         bucket: parts.bucket.clone(),
         memory: parts.budget.share(MemoryShare::Caches).clone(),
         pools: parts.pools.clone(),
+        node: parts.config.node().into(),
+        members: match &parts.gossip {
+            Some(gossip) => gossip.members(Role::StoreGateway.name()),
+            None => triptych_store_gateway::alone(),
+        },
+        settle_time: parts.gossip.as_ref().map(Gossip::settle_time).unwrap_or_default(),
+        limits: parts.limits.clone(),
     };
     let store_gateway = Arc::new(parts.config.store_gateway.clone().build(deps));
     store_gateway.start(&parts.tasks);
-    let routes = store_routes(store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
+    let routes = store_routes(parts, store_gateway.metrics(), store_gateway.logs(), store_gateway.traces());
     let channel = parts.serve(Role::StoreGateway, routes);
     parts.store_gateways.push(stores("store-gateway", &channel));
     let watched = store_gateway.clone();
@@ -328,10 +338,17 @@ fn querier(parts: &mut Parts) -> Result<()> {
             peers::fixed(std::mem::take(&mut parts.store_gateways)),
         ),
     };
-    let sources = Sources { ingesters, store_gateways, replication: parts.replication() };
-    let deps = triptych_querier::Deps { sources, query: parts.pools.query.clone() };
+    let sources = Sources {
+        // A fixed list is what there is; who is not on it is not missing.
+        has_bucket: parts.gossip.is_some(),
+        ingesters,
+        store_gateways,
+        replication: parts.replication(),
+    };
+    let deps =
+        triptych_querier::Deps { sources, limits: parts.limits.clone(), query: parts.pools.query.clone() };
     let querier = parts.config.querier.clone().build(deps);
-    let routes = store_routes(querier.metrics(), querier.logs(), querier.traces())
+    let routes = store_routes(parts, querier.metrics(), querier.logs(), querier.traces())
         .add_service(QueryServer::service(querier.query()));
     let channel = parts.serve(Role::Querier, routes);
     parts.add_querier("querier", channel);

@@ -10,6 +10,7 @@
 //! | [`error`] | from object_store's errors to our kinds |
 //! | [`count`] | [`CountedBucket`]: operations, outcomes, bytes, latency |
 //! | [`cache`] | [`CachedBucket`]: aligned ranges of immutable objects, bounded in bytes, fetched once |
+//! | [`warm`] | opening what will be asked for before anybody asks |
 //! | [`failing`] | [`FailingBucket`]: the twin that fails on demand or by seed, for tests |
 //!
 //! A bucket from the config is `count(S3 client)` or `count(local directory)`; a reader of immutable objects puts a cache around it.
@@ -39,6 +40,7 @@ pub mod failing;
 #[cfg(test)]
 mod suite;
 mod telemetry;
+pub mod warm;
 
 pub use object_store;
 
@@ -48,6 +50,7 @@ pub use count::{CountedBucket, Operation};
 pub use error::store_error;
 pub use failing::FailingBucket;
 pub use telemetry::TELEMETRY;
+pub use warm::WarmReport;
 
 /// The bucket as everybody sees it.
 pub type Bucket = Arc<dyn object_store::ObjectStore>;

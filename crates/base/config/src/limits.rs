@@ -11,16 +11,33 @@ use serde_json::Value;
 use triptych_model::{Error, Result, TenantId};
 
 /// Limits of one tenant. Sizes are plain bytes before compression; 0 means no limit unless a field says otherwise.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Ingesters that keep the tenant's data, all zones together (shuffle sharding): a tenant that hurts its ingesters hurts only those
     /// tenants that share all of them. 0: all ingesters.
     pub ingesters_max: usize,
+    /// Store-gateways that divide the tenant's blocks between them: a question is asked of all of these, and blocks are kept open by these.
+    /// More of them answer faster where there is much to read; where there is little, each one more is one more to wait for. 0: all
+    /// store-gateways.
+    pub store_gateways_max: usize,
     pub metrics: MetricsLimits,
     pub logs: LogsLimits,
     pub traces: TracesLimits,
     pub query: QueryLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ingesters_max: 0,
+            store_gateways_max: 8,
+            metrics: MetricsLimits::default(),
+            logs: LogsLimits::default(),
+            traces: TracesLimits::default(),
+            query: QueryLimits::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -36,4 +36,4 @@ pub use coverage::Coverage;
 pub use gossip::{Gossip, GossipConfig, Members, Myself};
 pub use member::{Member, MemberState};
 pub use peers::{Peer, Peers};
-pub use placement::{Placement, ReplicaSet, Replication, SHARDS};
+pub use placement::{Placement, ReplicaSet, Replication, SHARDS, subset};

@@ -1,6 +1,9 @@
 //! Hash -> shard -> replica set.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
+use triptych_model::share::rendezvous;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Member;
@@ -87,6 +90,20 @@ impl Placement {
     }
 }
 
+/// Which of `members` (positions, ascending) work for one tenant: at most `max` of them (0: all), by rendezvous hashing. They need no
+/// zones of their own: this is for services whose members can all stand in for each other.
+pub fn subset(members: &[&Arc<str>], tenant: &str, max: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..members.len()).collect();
+    if max != 0 && max < all.len() {
+        let key = xxh3_64(tenant.as_bytes());
+        let score = |at: &usize| (rendezvous(xxh3_64(members[*at].as_bytes()), key), members[*at]);
+        all.sort_by_key(|at| std::cmp::Reverse(score(at)));
+        all.truncate(max);
+        all.sort_unstable();
+    }
+    all
+}
+
 struct Zone<'a> {
     name: &'a str,
     seed: u64,
@@ -122,14 +139,14 @@ impl<'a> Zones<'a> {
     /// One member of each of `factor` zones.
     fn pick(&self, factor: usize, shard: u64) -> ReplicaSet {
         let winner = |zone: &Zone<'_>| {
-            let best = zone.members.iter().max_by_key(|(at, seed)| (rank(*seed, shard), *at));
+            let best = zone.members.iter().max_by_key(|(at, seed)| (rendezvous(*seed, shard), *at));
             best.map(|(at, _)| *at)
         };
         if self.0.len() <= factor {
             return self.0.iter().filter_map(winner).collect();
         }
         let mut ranked: Vec<&Zone<'_>> = self.0.iter().collect();
-        ranked.sort_by_key(|zone| std::cmp::Reverse((rank(zone.seed, shard), zone.name)));
+        ranked.sort_by_key(|zone| std::cmp::Reverse((rendezvous(zone.seed, shard), zone.name)));
         let mut set: ReplicaSet = ranked.into_iter().take(factor).filter_map(winner).collect();
         set.sort_unstable();
         set
@@ -142,25 +159,16 @@ impl<'a> Zones<'a> {
         }
         let key = xxh3_64(tenant.as_bytes());
         let zones = self.0.len().min(size.max(replication.factor));
-        self.0.sort_by_key(|zone| std::cmp::Reverse((rank(zone.seed, key), zone.name)));
+        self.0.sort_by_key(|zone| std::cmp::Reverse((rendezvous(zone.seed, key), zone.name)));
         self.0.truncate(zones);
         self.0.sort_by_key(|zone| zone.name);
         let each = size.div_ceil(zones);
         for zone in &mut self.0 {
-            zone.members.sort_by_key(|(at, seed)| std::cmp::Reverse((rank(*seed, key), *at)));
+            zone.members.sort_by_key(|(at, seed)| std::cmp::Reverse((rendezvous(*seed, key), *at)));
             zone.members.truncate(each.max(1));
             zone.members.sort_unstable();
         }
     }
-}
-
-/// The rank of a seed for a key: a finalizer over both, so that every bit of each moves every bit of the result.
-#[inline]
-fn rank(seed: u64, key: u64) -> u64 {
-    let mut x = seed ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ (x >> 32)
 }
 
 #[cfg(test)]

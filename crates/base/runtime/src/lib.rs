@@ -28,6 +28,6 @@ pub use budget::{MemoryBudget, MemoryShare, ProcessBudget, Reservation};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, now_ms, now_ns};
 pub use invariant::Invariant;
 pub use query::{QueryContext, QueryLimits, ReadReport};
-pub use runtimes::{Runtimes, ahead};
+pub use runtimes::{Runtimes, ahead, on};
 pub use tasks::{Shutdown, Tasks};
 pub use telemetry::TELEMETRY;

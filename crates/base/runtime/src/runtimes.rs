@@ -59,6 +59,19 @@ impl Handles {
     }
 }
 
+/// Runs work on a pool and waits for it; dropping the answer ends it. Fails where it panicked (Internal) or the pool is shutting down
+/// (Unavailable).
+pub async fn on<T: Send + 'static>(
+    pool: &Handle,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T> {
+    let task = AbortOnDropHandle::new(pool.spawn(work.in_current_span()));
+    task.await.map_err(|e| match e.is_panic() {
+        true => Error::internal("a task on a pool panicked"),
+        false => Error::unavailable("the process is shutting down"),
+    })
+}
+
 /// Moves a stream to a pool, where it runs ahead of its reader by `items`. It ends when the reader drops it.
 pub fn ahead<T: Send + 'static>(
     pool: &Handle,

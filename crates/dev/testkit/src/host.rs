@@ -301,11 +301,21 @@ impl StoreHost {
         if running.is_some() {
             return;
         }
-        let process = Arc::new(self.machine.boot(Role::StoreGateway, Vec::new()));
+        let known = watch::Sender::new(Arc::from([]));
+        let members = known.subscribe();
+        let listener = move |members: &[Member]| {
+            known.send_replace(members.iter().cloned().map(Arc::new).collect());
+        };
+        let listener = (Role::StoreGateway, Box::new(listener) as Listener);
+        let process = Arc::new(self.machine.boot(Role::StoreGateway, vec![listener]));
         let gateway = Arc::new(self.config.clone().build(triptych_store_gateway::Deps {
             memory: MemoryBudget::new("caches", 256 << 20),
             bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
             pools: Handles::current(),
+            node: self.machine.name.clone(),
+            members,
+            settle_time: SETTLE,
+            limits: self.machine.place.limits.clone(),
         }));
         gateway.start(&process.tasks);
         self.machine.note(format_args!("started"));

@@ -13,6 +13,8 @@ pub enum Mutant {
     QuorumOfOne,
     /// Ingesters forget what they have flushed at once, before every store-gateway has seen it.
     NotRetained,
+    /// A store-gateway no longer shows a block as soon as it finds what replaced it, which the owner of that may not have found yet.
+    HiddenAtOnce,
     /// Store-gateways answer however long they have not looked through the bucket.
     StaleAnswers,
     /// Copies of a log entry are not told as such by the querier: the key that it removes them by differs from source to source.
@@ -25,6 +27,7 @@ impl Mutant {
         Self::DirectorySyncIgnored,
         Self::QuorumOfOne,
         Self::NotRetained,
+        Self::HiddenAtOnce,
         Self::StaleAnswers,
         Self::CopiesShown,
     ];

@@ -48,7 +48,7 @@ impl Shape {
             zones: if dice.chance(0.6) { 3 } else { 1 },
             ingesters_per_zone: 1 + dice.below(2),
             ingesters_later: dice.below(2),
-            store_gateways: 1 + dice.below(2),
+            store_gateways: 1 + dice.below(3),
             queriers: 1 + dice.below(2),
             distributors: 1 + dice.below(2),
             tenants: 2,
@@ -98,11 +98,18 @@ fn ingester_config(mutant: Option<Mutant>) -> triptych_ingester::Config {
 
 fn store_gateway_config(mutant: Option<Mutant>) -> triptych_store_gateway::Config {
     let sync_age_max = seconds(if mutant == Some(Mutant::StaleAnswers) { 1_000_000 } else { 10 });
-    triptych_store_gateway::Config { sync_interval: seconds(4), sync_age_max, ..Default::default() }
+    let replaced_shown = seconds(if mutant == Some(Mutant::HiddenAtOnce) { 0 } else { 18 });
+    triptych_store_gateway::Config {
+        sync_interval: seconds(4),
+        sync_age_max,
+        replaced_shown,
+        warm_max: seconds(8),
+        ..Default::default()
+    }
 }
 
 fn compactor_config() -> triptych_compactor::Config {
-    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(20), ..Default::default() }
+    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(25), ..Default::default() }
 }
 
 fn limits() -> Limits {
@@ -182,7 +189,8 @@ impl World {
             let hosts = store_gateways.iter().map(|host| (&host.machine, &host.stores));
             let (store_gateways, of_gateways) = store_peers(&machine, Role::StoreGateway, hosts, &network);
             others.push(machine.boot(Role::Other, vec![of_ingesters, of_gateways]));
-            let querier = querier(Sources { ingesters, store_gateways, replication });
+            let sources = Sources { ingesters, store_gateways, has_bucket: true, replication };
+            let querier = querier(sources, &place.limits);
             queriers.push((machine, querier));
         }
         for host in &ingesters[..at_first] {
@@ -260,7 +268,8 @@ impl World {
         // One ingester that holds nothing, so that a zone is known.
         let (nobody, replication) = (peers::fixed([]), Replication { factor: 0 });
         let store_gateways = peers::fixed([Peer { member, service }]);
-        Ok(querier(Sources { ingesters: nobody, store_gateways, replication }))
+        let sources = Sources { ingesters: nobody, store_gateways, has_bucket: true, replication };
+        Ok(querier(sources, &self.place.limits))
     }
 
     /// From long before the first item to after the last one.
@@ -322,6 +331,7 @@ fn store_peers<'a>(
     heard(role, services.collect())
 }
 
-fn querier(sources: Sources) -> Querier {
-    triptych_querier::Config::default().build(triptych_querier::Deps { sources, query: Handle::current() })
+fn querier(sources: Sources, limits: &TenantLimits) -> Querier {
+    let deps = triptych_querier::Deps { sources, limits: limits.clone(), query: Handle::current() };
+    triptych_querier::Config::default().build(deps)
 }

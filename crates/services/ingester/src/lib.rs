@@ -198,7 +198,7 @@ impl Ingester {
     }
 
     pub fn logs(&self) -> Arc<dyn LogsStore> {
-        Arc::new(logs::Door(self.0.logs.clone(), self.0.pools.query.clone()))
+        Arc::new(logs::Door(self.0.logs.clone()))
     }
 
     pub fn traces(&self) -> Arc<dyn TracesStore> {

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
@@ -20,7 +19,7 @@ use triptych_model::push::PushReport;
 use triptych_model::{Labels, Result, Signal, TenantId, Version};
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
-use triptych_runtime::{QueryContext, SharedClock, ahead};
+use triptych_runtime::{QueryContext, SharedClock};
 
 use crate::Deps;
 use crate::generation::{Flushed, Generations, Kind};
@@ -92,18 +91,14 @@ impl Kind for Logs {
     }
 }
 
-/// Batches of an answer that are made before they are asked for.
-const AHEAD_BATCHES: usize = 2;
-
-/// The Store API over the generations. Lines and samples are read on the query pool.
-pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>, pub(crate) Handle);
+/// The Store API over the generations.
+pub(crate) struct Door(pub(crate) Arc<Generations<Logs>>);
 
 #[async_trait]
 impl LogsStore for Door {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
         let (heads, stores) = self.0.parts(ctx)?;
-        let merged = entries(&heads, &stores, ctx, select).await?;
-        Ok(ahead(&self.1, merged, AHEAD_BATCHES))
+        entries(&heads, &stores, ctx, select).await
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
@@ -115,7 +110,7 @@ impl LogsStore for Door {
         for store in stores {
             streams.push(store.samples(ctx, select).await?);
         }
-        Ok(ahead(&self.1, merge::merge_samples(streams), AHEAD_BATCHES))
+        Ok(merge::merge_samples(streams))
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
@@ -241,7 +236,7 @@ impl LogsStore for Door {
             Ok(follow.next().await?.map(|batch| (batch, follow)))
         });
         let first = stream::iter((!history.is_empty()).then_some(Ok(history)));
-        Ok(ahead(&self.1, first.chain(follow).boxed(), AHEAD_BATCHES))
+        Ok(first.chain(follow).boxed())
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {

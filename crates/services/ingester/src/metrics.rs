@@ -88,7 +88,11 @@ impl Kind for Metrics {
 
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<BucketStore>> {
         let half = STORE_CACHE_BYTES / 2;
-        let config = BucketStoreConfig { header_cache_bytes_max: half, page_cache_bytes_max: half };
+        let config = BucketStoreConfig {
+            header_cache_bytes_max: half,
+            page_cache_bytes_max: half,
+            ..Default::default()
+        };
         Box::pin(async move {
             let store = BucketStore::new(bucket, config);
             store.sync().await?;

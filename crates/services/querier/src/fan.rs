@@ -16,13 +16,13 @@ use triptych_ring::{Coverage, Replication};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
 
-use crate::sources::{Asked, Avoided, Pool, Source};
+use crate::sources::{Asked, Avoided, Pool, Reach, Source};
 use crate::telemetry;
 
 /// Batches between a source's task and whoever merges.
 const HANDOVER_BATCHES: usize = 2;
 
-/// How often a question is asked: once, and again without store-gateways that failed.
+/// How often a question is asked: once, and again of those who stand in for store-gateways that failed.
 pub(crate) const ATTEMPTS_MAX: usize = 3;
 
 /// What the sources answered.
@@ -70,7 +70,7 @@ impl Fan {
         Task(self.pool.spawn(work.in_current_span()))
     }
 
-    /// The answers of the sources that gave one. Asks again where another store-gateway can stand in for one that failed.
+    /// The answers of the sources that gave one. Asks again where other store-gateways can stand in for one that failed.
     pub async fn ask<S, T>(
         &self,
         ctx: &QueryContext,
@@ -81,7 +81,7 @@ impl Fan {
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let (answers, _) = self.ask_again(ctx, pool, question).await?;
+        let (answers, _) = self.ask_all(ctx, pool, Reach::Divided, question).await?;
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 
@@ -96,7 +96,7 @@ impl Fan {
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let (answers, _) = self.ask_again(ctx, pool, question).await?;
+        let (answers, _) = self.ask_all(ctx, pool, Reach::Divided, question).await?;
         let mut sorted = Answers { ingesters: vec![], store_gateways: vec![], zones: vec![] };
         for (source, answer) in answers {
             match source.zone {
@@ -123,34 +123,60 @@ impl Fan {
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let (opened, failures) = self.ask_again(ctx, pool, question).await?;
+        self.open_reaching(ctx, pool, Reach::Divided, question).await
+    }
+
+    /// As [`Fan::open`], for questions that may need a store-gateway to have all blocks.
+    pub async fn open_reaching<S, T>(
+        &self,
+        ctx: &QueryContext,
+        pool: &Pool<S>,
+        reach: Reach,
+        question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
+    ) -> Result<Vec<Stream<T>>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (opened, failures) = self.ask_all(ctx, pool, reach, question).await?;
         Ok(opened
             .into_iter()
             .map(|(source, stream)| self.ahead(ctx, excused(source, stream, failures.clone())))
             .collect())
     }
 
-    async fn ask_again<S, T>(
+    async fn ask_all<S, T>(
         &self,
         ctx: &QueryContext,
         pool: &Pool<S>,
+        reach: Reach,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
     ) -> Result<(Vec<(Source<S>, T)>, Arc<Failures>)>
     where
         S: ?Sized + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let mut attempts = ATTEMPTS_MAX;
-        loop {
-            attempts -= 1;
-            let asked = pool.now(ctx.tenant());
-            let failures = Failures::new(self.signal, ctx, &asked, attempts > 0)?;
-            let answers = in_time(ctx, self.ask_each(asked.sources, &failures, &question)).await;
-            // The last attempt leaves nothing to be asked again.
-            if !failures.is_again() {
-                return answers.map(|answers| (answers, failures));
+        let asked = pool.now(ctx.tenant(), reach);
+        let failures = Failures::new(self.signal, ctx, &asked, pool.avoided())?;
+        let mut answers: Vec<(Source<S>, T)> = Vec::new();
+        let mut asked = asked.sources;
+        for attempt in 1.. {
+            answers.extend(in_time(ctx, self.ask_each(asked.clone(), &failures, &question)).await?);
+            asked.retain(|source| source.zone.is_none());
+            let failed = failures.failed_gateways();
+            // Others answer for all that these have, what they answered before included.
+            answers.retain(|(source, _)| !failed.contains(&source.name));
+            asked = match attempt < ATTEMPTS_MAX && !failed.is_empty() {
+                true => pool.instead_of(&asked, &failed, ctx.tenant(), reach),
+                false => Vec::new(),
+            };
+            if asked.is_empty() {
+                break;
             }
+            failures.are_stood_in_for();
         }
+        failures.begin_streams(answers.len())?;
+        Ok((answers, failures))
     }
 
     async fn ask_each<S, T>(
@@ -169,7 +195,7 @@ impl Fan {
             async move {
                 match task.await {
                     Ok(answer) => Ok(Some((source, answer))),
-                    Err(error) => failures.note(&source.name, source.zone.as_ref(), error).map(|()| None),
+                    Err(error) => failures.note(&source, error).map(|()| None),
                 }
             }
         });
@@ -245,9 +271,6 @@ impl<T> Drop for Task<T> {
 struct Failures {
     signal: Signal,
     ctx: QueryContext,
-    sources: usize,
-    /// Store-gateways that could be asked.
-    gateways: usize,
     avoided: Arc<Avoided>,
     lost: Mutex<Lost>,
 }
@@ -256,11 +279,11 @@ struct Lost {
     coverage: Coverage,
     /// Ingesters without which the answer still is whole, a sentence each.
     excused: Vec<String>,
-    sources: usize,
+    /// Store-gateways that others may stand in for, a sentence each.
+    gateways: Vec<(Arc<str>, String)>,
     first: Option<Error>,
-    /// Whether a store-gateway that fails, while there is another one, makes the question be asked again.
-    may_ask_again: bool,
-    ask_again: bool,
+    /// Streams under way; `None` before any has begun.
+    streams: Option<usize>,
 }
 
 impl Failures {
@@ -268,7 +291,7 @@ impl Failures {
         signal: Signal,
         ctx: &QueryContext,
         asked: &Asked<S>,
-        may_ask_again: bool,
+        avoided: Arc<Avoided>,
     ) -> Result<Arc<Self>> {
         if asked.sources.is_empty() {
             return Err(Error::unavailable(format!(
@@ -281,10 +304,9 @@ impl Failures {
         let mut lost = Lost {
             coverage: asked.coverage.clone(),
             excused: asked.dead.clone(),
-            sources: 0,
+            gateways: Vec::new(),
             first: None,
-            may_ask_again,
-            ask_again: false,
+            streams: None,
         };
         if !lost.coverage.is_complete() {
             let dead = std::mem::take(&mut lost.excused);
@@ -293,29 +315,19 @@ impl Failures {
             }
             dead.into_iter().for_each(|sentence| ctx.missed(sentence));
         }
-        Ok(Arc::new(Self {
-            signal,
-            ctx: ctx.clone(),
-            sources: asked.sources.len(),
-            gateways: asked.gateways,
-            avoided: asked.avoided.clone(),
-            lost: Mutex::new(lost),
-        }))
+        Ok(Arc::new(Self { signal, ctx: ctx.clone(), avoided, lost: Mutex::new(lost) }))
     }
 
-    fn is_again(&self) -> bool {
-        self.lost.lock().ask_again
-    }
-
-    /// `Ok`: the answer goes on without the source. A source is noted once.
-    fn note(&self, source: &Arc<str>, zone: Option<&Arc<str>>, error: Error) -> Result<()> {
+    /// `Ok`: the question goes on without the source, if there are others. A source is noted once.
+    fn note<S: ?Sized>(&self, source: &Source<S>, error: Error) -> Result<()> {
         if matches!(error.kind, Kind::Invalid | Kind::Exhausted | Kind::Cancelled) {
             return Err(error);
         }
         // A query that is over fails everywhere, and that is nobody's fault.
         self.ctx.check()?;
-        telemetry::source_failures(self.signal.as_str(), source.to_string()).increment(1);
-        let sentence = format!("{source}: {error}");
+        let Source { name, zone, .. } = source;
+        telemetry::source_failures(self.signal.as_str(), name.to_string()).increment(1);
+        let sentence = format!("{name}: {error}");
         let mut lost = self.lost.lock();
         match zone {
             Some(zone) => {
@@ -324,23 +336,44 @@ impl Failures {
                     lost.excused.drain(..).for_each(|sentence| self.ctx.missed(sentence));
                 }
             }
+            // Another one would find the same.
+            None if matches!(error.kind, Kind::Damaged | Kind::NotFound) => self.ctx.missed(sentence),
             None => {
-                self.avoided.add(source);
-                if lost.may_ask_again && self.gateways > 1 {
-                    lost.ask_again = true;
-                } else {
-                    self.ctx.missed(sentence);
+                self.avoided.add(name);
+                match lost.streams {
+                    None => lost.gateways.push((name.clone(), sentence)),
+                    Some(_) => self.ctx.missed(sentence),
                 }
             }
         }
-        lost.sources += 1;
         let first = lost.first.get_or_insert(error).clone();
-        if lost.sources >= self.sources { Err(first) } else { Ok(()) }
+        match &mut lost.streams {
+            None => Ok(()),
+            Some(streams) => {
+                *streams = streams.saturating_sub(1);
+                if *streams == 0 { Err(first) } else { Ok(()) }
+            }
+        }
     }
 
-    /// From now on a store-gateway that fails is missed: its stream has begun.
-    fn begin(&self) {
-        self.lost.lock().may_ask_again = false;
+    /// Those that nobody stands in for yet.
+    fn failed_gateways(&self) -> Vec<Arc<str>> {
+        self.lost.lock().gateways.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn are_stood_in_for(&self) {
+        self.lost.lock().gateways.clear();
+    }
+
+    /// All have been asked, and so many answered; nobody stands in for others from now on. Fails where nobody has answered.
+    fn begin_streams(&self, answers: usize) -> Result<()> {
+        let mut lost = self.lost.lock();
+        lost.gateways.drain(..).for_each(|(_, sentence)| self.ctx.missed(sentence));
+        lost.streams = Some(answers);
+        match &lost.first {
+            Some(first) if answers == 0 => Err(first.clone()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -350,13 +383,12 @@ where
     S: ?Sized + Send + Sync + 'static,
     T: Send + 'static,
 {
-    failures.begin();
     stream::unfold(Some((source, stream, failures)), async |state| {
         let (source, mut stream, failures) = state?;
         match stream.next().await? {
             Ok(item) => Some((Ok(item), Some((source, stream, failures)))),
             Err(error) => {
-                let outcome = failures.note(&source.name, source.zone.as_ref(), error);
+                let outcome = failures.note(&source, error);
                 outcome.err().map(|error| (Err(error), None))
             }
         }

@@ -15,8 +15,11 @@
 //!
 //! - *ingesters*: an acknowledged item is in a quorum of zones. As long as fewer zones than that are incomplete, the answer is whole
 //!   ([`triptych_ring::Coverage`]); beyond it the failures are named in the query's report ([`QueryContext::missed`]);
-//! - *store-gateways* can each answer for the whole bucket; one is asked. When it fails the question is asked again, twice at most, of
-//!   another one; only what then still fails is missed.
+//! - *store-gateways* divide the tenant's blocks between those that are asked (`limits.store_gateways_max`). For one that fails the others
+//!   are asked once more, for its part alone, twice at most; only what then still fails is missed. What cannot be read because it
+//!   is damaged is missed at once: another one would find the same. A search that looks at traces as wholes
+//!   (`triptych_traceql::is_by_span`) is asked of one store-gateway for all blocks, so that its answer does not depend on how many there
+//!   are.
 //!
 //! The query fails when every source has failed (with the first error), and at once when the question is wrong (`Invalid`), a
 //! limit of the query is spent (`Exhausted`), or the query was cancelled or is too late.
@@ -26,7 +29,11 @@
 //!
 //! **Memory**: what the engines and merges reserve from the query's budget; per source a hand-over of two batches.
 //!
+<<<<<<< HEAD
 //! Known holes: a querier that starts while answers cannot be whole is not ready, and so is not asked, until they can be; a question is answered by one store-gateway, whatever the number of blocks; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
+=======
+//! Known holes: figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
+>>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
 //! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
 //! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
 //! Series that are read for others (`read_samples`, `read_chunks`) are on their way when a source fails: they are not asked for again,
@@ -48,6 +55,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use triptych_config::TenantLimits;
 use triptych_model::logs::{LogsQuery, LogsValue};
 use triptych_model::metrics::{MetricsQuery, QueryValue, SeriesChunks, SeriesSamples, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
@@ -100,6 +108,7 @@ impl Default for Config {
 /// What the querier is built from.
 pub struct Deps {
     pub sources: Sources,
+    pub limits: TenantLimits,
     /// Where evaluation runs.
     pub query: Handle,
 }
@@ -133,22 +142,29 @@ impl Config {
     }
 
     pub fn build(self, deps: Deps) -> Querier {
-        let Deps { sources, query } = deps;
+        let Deps { sources, limits, query } = deps;
         let fan = |signal| Fan::new(signal, query.clone());
         let metrics = Arc::new(metrics::Door::new(
             &self,
             fan(Signal::Metrics),
-            Pool::new(sources.clone(), |s| s.metrics.clone()),
+            Pool::new(sources.clone(), limits.clone(), |s| s.metrics.clone()),
         ));
         let logs = Arc::new(logs::Door::new(
             &self,
             fan(Signal::Logs),
-            Pool::new(sources.clone(), |s| s.logs.clone()),
+            Pool::new(sources.clone(), limits.clone(), |s| s.logs.clone()),
         ));
+        let traces = Arc::new(traces::Door::new(
+            fan(Signal::Traces),
+            Pool::new(sources, limits, |s| s.traces.clone()),
+        ));
+<<<<<<< HEAD
         let traces = Arc::new(traces::Door::new(
             fan(Signal::Traces),
             Pool::new(sources.clone(), |s| s.traces.clone()),
         ));
+=======
+>>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
         let languages = Arc::new(Languages {
             metrics: metrics.clone(),
             logs: logs.clone(),

@@ -1,8 +1,8 @@
-//! Who is asked: every ingester that may hold data, and one store-gateway, as the ring shows them when a question begins.
+//! Who is asked: every ingester that may hold data, and the tenant's store-gateways, as the ring shows them when a question begins.
 //!
-//! Each ingester is told who else is asked ([`Share`]): it refuses when it knows a living member of its zone that is not on the list.
-//! Every store-gateway can answer for the whole bucket; a tenant has one of its own (rendezvous hashing), so that caches stay warm.
-//! One that failed is not asked for a while, so the question can be asked again of the next.
+//! Each is told who else is asked ([`Share`]). An ingester refuses when it knows a living member of its zone that is not on the list. A
+//! store-gateway answers for its share of the blocks: all of them know all blocks, so the list is all they need to divide them. One that
+//! failed is not asked for a while; the others stand in for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use triptych_config::TenantLimits;
 use triptych_model::{Share, TenantId};
-use triptych_ring::{Coverage, Member, MemberState, Peer, Peers, Replication};
+use triptych_ring::{Coverage, Member, Peer, Peers, Replication, subset};
 use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// How long a store-gateway that failed is left alone, as long as there is another one.
 const AVOID: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ pub struct Stores {
 pub struct Sources {
     pub ingesters: Peers<Stores>,
     pub store_gateways: Peers<Stores>,
+    /// There have to be store-gateways: where none is known, yet or any more, an answer says that the bucket is missing from it.
+    pub has_bucket: bool,
     /// How many zones of ingesters keep each item.
     pub replication: Replication,
 }
@@ -66,17 +68,23 @@ impl<S: ?Sized> Clone for Source<S> {
     }
 }
 
+/// What a store-gateway needs to have of a tenant's blocks to answer a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Any part: the tenant's store-gateways divide the blocks between them.
+    Divided,
+    /// All of them: one store-gateway is asked.
+    Whole,
+}
+
 /// Who one question is asked of, and what is known to be missing before it begins.
 pub(crate) struct Asked<S: ?Sized> {
     pub sources: Vec<Source<S>>,
     pub coverage: Coverage,
     /// Ingesters that cannot be asked, a sentence each.
     pub dead: Vec<String>,
-    /// There are store-gateways, and none of them serves.
+    /// There should be store-gateways, and none serves.
     pub is_without_bucket: bool,
-    /// Store-gateways that serve; one of them is asked.
-    pub gateways: usize,
-    pub avoided: Arc<Avoided>,
 }
 
 /// Store-gateways that failed just now.
@@ -105,19 +113,21 @@ impl Avoided {
 /// One signal's view of the sources. Clones share what is avoided.
 pub(crate) struct Pool<S: ?Sized> {
     sources: Sources,
+    limits: TenantLimits,
     avoided: Arc<Avoided>,
     pick: fn(&Stores) -> Arc<S>,
 }
 
 impl<S: ?Sized> Clone for Pool<S> {
     fn clone(&self) -> Self {
-        Self { sources: self.sources.clone(), avoided: self.avoided.clone(), pick: self.pick }
+        let Self { sources, limits, avoided, pick } = self;
+        Self { sources: sources.clone(), limits: limits.clone(), avoided: avoided.clone(), pick: *pick }
     }
 }
 
 impl<S: ?Sized> Pool<S> {
-    pub fn new(sources: Sources, pick: fn(&Stores) -> Arc<S>) -> Self {
-        Self { sources, avoided: Arc::default(), pick }
+    pub fn new(sources: Sources, limits: TenantLimits, pick: fn(&Stores) -> Arc<S>) -> Self {
+        Self { sources, limits, avoided: Arc::default(), pick }
     }
 
     pub fn replication(&self) -> Replication {
@@ -125,7 +135,7 @@ impl<S: ?Sized> Pool<S> {
     }
 
     /// Whom to ask now, for a tenant.
-    pub fn now(&self, tenant: &TenantId) -> Asked<S> {
+    pub fn now(&self, tenant: &TenantId, reach: Reach) -> Asked<S> {
         let ingesters = self.sources.ingesters.borrow().clone();
         let members = || ingesters.iter().map(|peer| &*peer.member);
         let mut coverage = Coverage::new(self.sources.replication, members());
@@ -138,24 +148,60 @@ impl<S: ?Sized> Pool<S> {
             .divide(ingesters.iter().filter(|p| p.member.holds_data() && p.member.is_alive), |member| {
                 Some(member.zone.clone())
             });
-        let gateways = self.sources.store_gateways.borrow().clone();
-        let serving: Vec<&Peer<Stores>> =
-            gateways.iter().filter(|p| p.member.is_alive && p.member.state == MemberState::Active).collect();
+        let gateways = self.gateways(tenant, reach);
+        let is_expected = self.sources.has_bucket || !self.sources.store_gateways.borrow().is_empty();
+        let is_without_bucket = gateways.is_empty() && is_expected;
+        sources.extend(gateways);
+        Asked { sources, coverage, dead, is_without_bucket }
+    }
+
+    /// The tenant's store-gateways now, without those that failed just now as long as there are others.
+    fn gateways(&self, tenant: &TenantId, reach: Reach) -> Vec<Source<S>> {
+        let known = self.sources.store_gateways.borrow().clone();
+        let mut serving: Vec<&Peer<Stores>> = known.iter().filter(|p| p.member.is_serving()).collect();
         let avoided = self.avoided.names();
-        let members: Vec<&Arc<str>> = serving.iter().map(|peer| &peer.member.id).collect();
-        let healthy = |at: &usize| !avoided.contains(members[*at]);
-        let ranked = ranked(tenant, &members);
-        let first = ranked.iter().copied().find(healthy).or(ranked.first().copied());
-        sources.extend(self.divide(first.into_iter().map(|at| serving[at]), |_| None));
-        let is_without_bucket = first.is_none() && !gateways.is_empty();
-        Asked {
-            sources,
-            coverage,
-            dead,
-            is_without_bucket,
-            gateways: serving.len(),
-            avoided: self.avoided.clone(),
+        let is_healthy = |peer: &&Peer<Stores>| !avoided.contains(&peer.member.id);
+        if serving.iter().any(is_healthy) {
+            serving.retain(is_healthy);
         }
+        let max = match reach {
+            Reach::Divided => self.limits.of(tenant).store_gateways_max,
+            Reach::Whole => 1,
+        };
+        let names: Vec<&Arc<str>> = serving.iter().map(|peer| &peer.member.id).collect();
+        let asked = subset(&names, tenant.as_str(), max);
+        self.divide(asked.into_iter().map(|at| serving[at]), |_| None)
+    }
+
+    /// Whom to ask instead of store-gateways that failed, of all that were `asked`: the others, each for its part of what the failed ones
+    /// should have answered for; where none is left, others of the ring for everything. Empty: there is nobody.
+    pub fn instead_of(
+        &self,
+        asked: &[Source<S>],
+        failed: &[Arc<str>],
+        tenant: &TenantId,
+        reach: Reach,
+    ) -> Vec<Source<S>> {
+        let has_failed = |source: &Source<S>| failed.contains(&source.name);
+        let members: Arc<[Arc<str>]> = asked.iter().map(|source| source.name.clone()).collect();
+        let positions: Arc<[usize]> = (0..asked.len()).filter(|at| has_failed(&asked[*at])).collect();
+        let stand_in = |(at, source): (usize, &Source<S>)| {
+            let share = Share::instead_of(members.clone(), at, positions.clone())?;
+            Some(Source { share, ..source.clone() })
+        };
+        let mut others: Vec<Source<S>> = asked.iter().enumerate().filter_map(stand_in).collect();
+        if others.is_empty() {
+            others = self.gateways(tenant, reach);
+            // They are all that there are.
+            if others.iter().any(has_failed) {
+                others.clear();
+            }
+        }
+        others
+    }
+
+    pub fn avoided(&self) -> Arc<Avoided> {
+        self.avoided.clone()
     }
 
     fn divide<'a>(
@@ -180,15 +226,4 @@ impl<S: ?Sized> Pool<S> {
     pub fn failures(&self) -> u64 {
         self.avoided.failures.load(Ordering::Acquire)
     }
-}
-
-/// Positions of `members`, the tenant's own first.
-fn ranked(tenant: &TenantId, members: &[&Arc<str>]) -> Vec<usize> {
-    let rank = |at: &usize| {
-        let member = xxh3_64(members[*at].as_bytes());
-        (xxh3_64_with_seed(tenant.as_str().as_bytes(), member), members[*at])
-    };
-    let mut ranked: Vec<usize> = (0..members.len()).collect();
-    ranked.sort_by(|a, b| rank(b).cmp(&rank(a)));
-    ranked
 }

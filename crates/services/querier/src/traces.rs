@@ -10,10 +10,12 @@ use triptych_model::{Result, Version};
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
-use triptych_traceql::{evaluate, leaves, merge_matches, merge_samples, merge_tags, merge_values};
+use triptych_traceql::{
+    evaluate, is_by_span, leaves, merge_matches, merge_samples, merge_tags, merge_values,
+};
 
 use crate::fan::Fan;
-use crate::sources::Pool;
+use crate::sources::{Pool, Reach};
 
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -49,12 +51,17 @@ impl Door {
         select: &SpanSampleSelect,
     ) -> Result<Vec<Stream<TraceSamples>>> {
         self.fan
-            .open(ctx, &self.sources, |store, ctx| {
+            .open_reaching(ctx, &self.sources, reach(&select.query)?, |store, ctx| {
                 let select = select.clone();
                 Box::pin(async move { store.samples(&ctx, &select).await })
             })
             .await
     }
+}
+
+/// A trace may lie in several blocks.
+fn reach(query: &str) -> Result<Reach> {
+    Ok(if is_by_span(query)? { Reach::Divided } else { Reach::Whole })
 }
 
 #[async_trait]
@@ -93,7 +100,7 @@ impl TracesStore for Door {
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let streams = self
             .fan
-            .open(ctx, &self.sources, |store, ctx| {
+            .open_reaching(ctx, &self.sources, reach(&search.query)?, |store, ctx| {
                 let search = search.clone();
                 Box::pin(async move { store.search(&ctx, &search).await })
             })

@@ -2,6 +2,10 @@
 //!
 //! What is kept: the list of index files; their contents and chunks in two caches with a size in bytes, both keyed by tenant and
 //! place. What cannot be read is named in the query's report, and the rest is answered.
+//!
+//! Several stores that divide a tenant's logs ([`BucketStore::share`]) do so by streams: all of them read the index files, which are
+//! small, and each reads the chunks of its streams. So a stream's answer comes from one store's view of the bucket, whatever a
+//! compaction does to the index meanwhile, and copies of a stream meet before they travel.
 
 mod select;
 #[cfg(test)]
@@ -16,14 +20,14 @@ use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
-use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
+use triptych_blob::{Bucket, WarmReport};
 use triptych_model::logs::{
     DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
 };
-use triptych_model::{Error, Labels, Matcher, Result, Shard, TenantId};
+use triptych_model::{Error, Labels, Matcher, Result, Shard, Share, TenantId};
 use triptych_runtime::QueryContext;
 
 use crate::chunk::{Chunk, ChunkRef, envelope};
@@ -73,8 +77,6 @@ pub struct SyncReport {
     pub files: usize,
     pub new: usize,
     pub vanished: usize,
-    /// Files that could not be read: queries that need them say so.
-    pub failed: Vec<String>,
 }
 
 /// An index file that is in the bucket.
@@ -82,7 +84,6 @@ pub struct SyncReport {
 pub(crate) struct IndexEntry {
     pub path: Path,
     pub day: i64,
-    pub size: u64,
 }
 
 #[derive(Debug, Default)]
@@ -100,13 +101,16 @@ struct Inner {
     chunks: moka::future::Cache<(TenantId, ChunkRef), Arc<Chunk>>,
 }
 
-/// See the module. Clones are the same store.
+/// See the module. Clones are the same store, but for whose streams they read.
 #[derive(Clone)]
-pub struct BucketStore(Arc<Inner>);
+pub struct BucketStore {
+    inner: Arc<Inner>,
+    share: Option<Share>,
+}
 
 impl std::fmt::Debug for BucketStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BucketStore({} tenants)", self.0.files.read().tenants.len())
+        write!(f, "BucketStore({} tenants)", self.inner.files.read().tenants.len())
     }
 }
 
@@ -121,20 +125,29 @@ impl BucketStore {
             .max_capacity(config.chunk_cache_bytes)
             .weigher(move |_, chunk: &Arc<Chunk>| weight(chunk.memory_bytes()))
             .build();
-        Self(Arc::new(Inner { bucket, config, files: RwLock::default(), indexes, chunks }))
+        let inner = Inner { bucket, config, files: RwLock::default(), indexes, chunks };
+        Self { inner: Arc::new(inner), share: None }
     }
 
-    /// Looks what index files there are now, loads new ones as far as the cache holds them, drops vanished ones. After an error
-    /// everything is as before.
+    /// The same store, whose reads ask only the streams that `share` owns, by their labels. `None`: all streams.
+    pub fn share(&self, share: Option<&Share>) -> Self {
+        Self { inner: self.inner.clone(), share: share.cloned() }
+    }
+
+    fn owns(&self, stream: &Labels) -> bool {
+        self.share.as_ref().is_none_or(|share| share.owns(stream.as_encoded()))
+    }
+
+    /// Looks what index files there are now, forgets vanished ones. After an error everything is as before.
     pub async fn sync(&self) -> Result<SyncReport> {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let root = layout::index_root();
         let mut files = Files::default();
         let mut listed = HashSet::new();
         let mut listing = inner.bucket.list(Some(&root));
         while let Some(object) = listing.try_next().await.map_err(|e| layout::failed("listing", &root, &e))? {
             let Some(place) = IndexPlace::parse(&object.location) else { continue };
-            let entry = IndexEntry { path: object.location.clone(), day: place.day, size: object.size };
+            let entry = IndexEntry { path: object.location.clone(), day: place.day };
             listed.insert(object.location);
             match place.tenant {
                 Some(tenant) => files.tenants.entry(tenant).or_default().push(entry),
@@ -146,33 +159,11 @@ impl BucketStore {
             let before = inner.files.read();
             before.tenants.values().flatten().chain(&before.shared).map(|e| e.path.clone()).collect()
         };
-        let mut report = SyncReport {
+        let report = SyncReport {
             files: listed.len(),
+            new: listed.difference(&known).count(),
             vanished: known.difference(&listed).count(),
-            ..SyncReport::default()
         };
-        let mut new: Vec<IndexEntry> = files
-            .tenants
-            .values()
-            .flatten()
-            .chain(&files.shared)
-            .filter(|e| !known.contains(&e.path))
-            .cloned()
-            .collect();
-        report.new = new.len();
-        // Newest days first; index files shrink to about a third.
-        new.sort_by(|a, b| b.day.cmp(&a.day).then_with(|| a.path.cmp(&b.path)));
-        let mut room = inner.config.index_cache_bytes;
-        new.retain(|e| {
-            let fits = e.size.saturating_mul(3) <= room;
-            room = room.saturating_sub(e.size.saturating_mul(3));
-            fits
-        });
-        let failed = futures::stream::iter(new)
-            .map(|entry| async move { self.index(&entry).await.err().map(|e| e.to_string()) })
-            .buffer_unordered(8)
-            .filter_map(std::future::ready);
-        report.failed = failed.collect().await;
         *inner.files.write() = Arc::new(files);
         for path in known.difference(&listed) {
             inner.indexes.invalidate(path).await;
@@ -180,20 +171,43 @@ impl BucketStore {
         Ok(report)
     }
 
+    /// Opens the index files of tenants that are `wanted`, those of the newest days first, as long as there is room in the cache. May be
+    /// dropped at any time.
+    pub async fn warm(&self, wanted: impl Fn(&TenantId) -> bool) -> WarmReport {
+        let inner = &*self.inner;
+        let files = inner.files.read().clone();
+        let own = files.tenants.iter().filter(|(tenant, _)| wanted(tenant)).flat_map(|(_, files)| files);
+        let mut closed: Vec<IndexEntry> = own.chain(&files.shared).cloned().collect();
+        let mut report = WarmReport { wanted: closed.len(), ..WarmReport::default() };
+        closed.retain(|entry| !inner.indexes.contains_key(&entry.path));
+        closed.sort_by(|a, b| b.day.cmp(&a.day).then_with(|| a.path.cmp(&b.path)));
+        inner.indexes.run_pending_tasks().await;
+        let room = inner.config.index_cache_bytes.saturating_sub(inner.indexes.weighted_size());
+        let opens = closed.into_iter().map(|entry| async move { self.index(&entry).await });
+        report.open(opens, room, IndexFile::memory_bytes).await;
+        inner.indexes.run_pending_tasks().await;
+        report
+    }
+
+    /// Index files that are in the cache, about.
+    pub fn open_files(&self) -> u64 {
+        self.inner.indexes.entry_count()
+    }
+
     /// Tenants that have index files of their own, sorted.
     pub fn tenants(&self) -> Vec<TenantId> {
-        let mut all: Vec<TenantId> = self.0.files.read().tenants.keys().cloned().collect();
+        let mut all: Vec<TenantId> = self.inner.files.read().tenants.keys().cloned().collect();
         all.sort();
         all
     }
 
     /// Memory the caches hold, in bytes (eventually exact).
     pub fn cached_bytes(&self) -> u64 {
-        self.0.indexes.weighted_size() + self.0.chunks.weighted_size()
+        self.inner.indexes.weighted_size() + self.inner.chunks.weighted_size()
     }
 
     async fn get(&self, path: &Path, bytes_max: u64) -> Result<Bytes> {
-        let object = self.0.bucket.get(path).await.map_err(|e| layout::failed("reading", path, &e))?;
+        let object = self.inner.bucket.get(path).await.map_err(|e| layout::failed("reading", path, &e))?;
         if object.meta.size > bytes_max {
             return Err(Error::exhausted(format!(
                 "{path} has {} bytes, the limit is {bytes_max}",
@@ -205,7 +219,7 @@ impl BucketStore {
 
     /// An index file, from the cache or the bucket.
     async fn index(&self, entry: &IndexEntry) -> Result<Arc<IndexFile>> {
-        let bytes_max = self.0.config.index_file_bytes_max;
+        let bytes_max = self.inner.config.index_file_bytes_max;
         let load = async {
             let packed = self.get(&entry.path, bytes_max as u64).await?;
             let plain = match entry.path.as_ref().ends_with(".gz") {
@@ -214,18 +228,18 @@ impl BucketStore {
             };
             IndexFile::parse(plain).map(Arc::new).map_err(|e| e.context(&entry.path))
         };
-        self.0.indexes.try_get_with_by_ref(&entry.path, load).await.map_err(|e| Error::clone(&e))
+        self.inner.indexes.try_get_with_by_ref(&entry.path, load).await.map_err(|e| Error::clone(&e))
     }
 
     /// A chunk, from the cache or the bucket.
     async fn chunk(&self, tenant: &TenantId, reference: &ChunkRef) -> Result<Arc<Chunk>> {
         let load = async {
             let path = reference.path(tenant)?;
-            let object = self.get(&path, self.0.config.chunk_bytes_max).await?;
+            let object = self.get(&path, self.inner.config.chunk_bytes_max).await?;
             envelope::unwrap(tenant, reference, object).map(Arc::new).map_err(|e| e.context(&path))
         };
         let key = (tenant.clone(), *reference);
-        self.0.chunks.try_get_with_by_ref(&key, load).await.map_err(|e| Error::clone(&e))
+        self.inner.chunks.try_get_with_by_ref(&key, load).await.map_err(|e| Error::clone(&e))
     }
 
     /// What passes the expression, in the asked direction over all streams.
@@ -319,7 +333,7 @@ impl BucketStore {
             }))
         });
         let chunks = fetches
-            .buffered(self.0.config.read_ahead_chunks.min(ahead_max).max(1))
+            .buffered(self.inner.config.read_ahead_chunks.min(ahead_max).max(1))
             .map(|fetched| fetched.map_err(|e| Error::internal(format!("fetching a chunk: {e}"))))
             .boxed();
         Ok(Feed { bounds, chunks })

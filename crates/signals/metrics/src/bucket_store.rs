@@ -5,9 +5,12 @@
 //!
 //! What a read shows:
 //! - a block without `meta.json` does not exist yet, or no more;
-//! - a block whose samples are all in another one (a compaction that has not removed its sources) is not asked;
-//! - a block with a deletion mark is dropped at the second sync that sees the mark. Whatever replaced it was complete before the
-//!   mark was written, so the second listing has it for sure;
+//! - a block whose samples are all in another one (a compaction that has not removed its sources) is not asked once that other one has
+//!   been known for [`BucketStoreConfig::replaced_shown`];
+//! - a block with a deletion mark is dropped at a later sync than the one that saw the mark first, by as much at least. Whatever
+//!   replaced it was complete before the mark was written, so that listing has it for sure;
+//! - of several stores that divide the blocks ([`BucketStore::share`]) each one shows what it owns: what one shows no more because it was
+//!   replaced, every other one must know the replacement of. Hence the time;
 //! - downsampled blocks (Thanos) are not asked;
 //! - a block that cannot be read is named in [`QueryContext::missed`]; the read fails where no block could be read at all.
 //!
@@ -15,17 +18,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use triptych_blob::Bucket;
+use tokio::time::Instant;
+use triptych_blob::{Bucket, WarmReport};
 use triptych_model::labels::METRIC_NAME;
 use triptych_model::metrics::{
     CardinalityStats, LabelsSelect, MetricMetadata, SeriesChunks, SeriesExemplars, SeriesSelect,
 };
-use triptych_model::{Error, Kind, Labels, Result, TenantId, Version};
+use triptych_model::{Error, Kind, Labels, Result, Share, TenantId, Version};
 use triptych_runtime::QueryContext;
 
 use crate::block::reader::{BATCH_BYTES, BATCHES_AHEAD};
@@ -40,9 +45,6 @@ const LOADS_MAX: usize = 16;
 const BLOCKS_AT_ONCE: usize = 16;
 /// Chunks that the streams of one select hold, about.
 const SELECT_BYTES: u64 = 128 << 20;
-/// A sync that sees a deletion mark for the so-manieth time drops the block.
-const MARK_SEEN_MAX: u32 = 2;
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BucketStoreConfig {
@@ -50,11 +52,17 @@ pub struct BucketStoreConfig {
     pub header_cache_bytes_max: u64,
     /// Memory for pages of postings and series, in bytes.
     pub page_cache_bytes_max: u64,
+    /// How long a block is shown after something was found that replaces it. Zero where one store alone shows all blocks; see the module.
+    pub replaced_shown: Duration,
 }
 
 impl Default for BucketStoreConfig {
     fn default() -> Self {
-        Self { header_cache_bytes_max: 256 << 20, page_cache_bytes_max: 256 << 20 }
+        Self {
+            header_cache_bytes_max: 256 << 20,
+            page_cache_bytes_max: 256 << 20,
+            replaced_shown: Duration::ZERO,
+        }
     }
 }
 
@@ -76,12 +84,16 @@ pub struct SyncReport {
     pub failed: Vec<String>,
 }
 
-/// All tenants' blocks. Clones share everything.
+/// All tenants' blocks. Clones share everything but whose blocks they read.
 #[derive(Clone)]
-pub struct BucketStore(Arc<Inner>);
+pub struct BucketStore {
+    inner: Arc<Inner>,
+    share: Option<Share>,
+}
 
 struct Inner {
     bucket: Bucket,
+    config: BucketStoreConfig,
     caches: BlockCaches,
     tenants: RwLock<Arc<HashMap<TenantId, Arc<Snapshot>>>>,
     /// Held for the whole of a sync.
@@ -91,38 +103,41 @@ struct Inner {
 struct Known {
     block: Block,
     objects: BlockObjects,
-    mark_seen: u32,
+    /// When the sync ended that found it.
+    found: Instant,
+    /// When the sync ended that found its deletion mark.
+    marked: Option<Instant>,
 }
 
 #[derive(Default)]
 struct Snapshot {
     /// Ascending by time.
     blocks: Vec<Block>,
-    failed: Vec<String>,
+    /// Blocks whose `meta.json` could not be read, a sentence each.
+    failed: Vec<(BlockId, String)>,
 }
 
 impl BucketStore {
     pub fn new(bucket: Bucket, config: BucketStoreConfig) -> Self {
         let caches = BlockCaches::new(config.header_cache_bytes_max, config.page_cache_bytes_max);
-        Self(Arc::new(Inner {
-            bucket,
-            caches,
-            tenants: RwLock::default(),
-            known: tokio::sync::Mutex::default(),
-        }))
+        let (tenants, known) = (RwLock::default(), tokio::sync::Mutex::default());
+        Self { inner: Arc::new(Inner { bucket, config, caches, tenants, known }), share: None }
+    }
+
+    /// The same store, whose reads ask only the blocks that `share` owns, by their ULIDs. `None`: all blocks.
+    pub fn share(&self, share: Option<&Share>) -> Self {
+        Self { inner: self.inner.clone(), share: share.cloned() }
+    }
+
+    fn owns(&self, id: BlockId) -> bool {
+        self.share.as_ref().is_none_or(|share| share.owns(id.to_string().as_bytes()))
     }
 
     /// Finds new and vanished blocks. An error leaves everything as it was.
     pub async fn sync(&self) -> Result<SyncReport> {
-        self.sync_owned(|_, _| true).await
-    }
-
-    /// As [`BucketStore::sync`], for the blocks that `owns` accepts.
-    pub async fn sync_owned(&self, owns: impl Fn(&TenantId, BlockId) -> bool) -> Result<SyncReport> {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let mut known = inner.known.lock().await;
         let mut listed = listing::list_all(&inner.bucket).await?;
-        listed.retain(|(tenant, id), _| owns(tenant, *id));
         let partial = listed.values().filter(|o| !o.has_meta()).count();
         let mut report = SyncReport { partial, ..SyncReport::default() };
         listed.retain(|_, objects| objects.has_meta());
@@ -132,16 +147,14 @@ impl BucketStore {
         let mut loads = Vec::new();
         for ((tenant, id), objects) in listed {
             match known.get_mut(&(tenant.clone(), id)) {
-                Some(one) => {
-                    one.mark_seen += u32::from(objects.is_marked());
-                    one.objects = objects;
-                }
+                Some(one) => one.objects = objects,
                 None => loads.push((tenant, id, objects)),
             }
         }
         report.dropped = before - known.len();
 
-        let mut failed: HashMap<TenantId, Vec<String>> = HashMap::new();
+        let mut failed: HashMap<TenantId, Vec<(BlockId, String)>> = HashMap::new();
+        let mut found = Vec::new();
         let loads = loads.into_iter().map(|(tenant, id, objects)| async move {
             let block =
                 Block::load(&inner.bucket, block_path(&tenant, id), objects.sizes.clone(), &inner.caches);
@@ -152,24 +165,29 @@ impl BucketStore {
             match block {
                 Ok(block) => {
                     report.loaded += 1;
-                    let mark_seen = u32::from(objects.is_marked());
-                    known.insert((tenant, id), Known { block, objects, mark_seen });
+                    found.push((tenant, id, block, objects));
                 }
                 // Removed since it was listed.
                 Err(e) if e.kind == Kind::NotFound => report.partial += 1,
                 Err(e) => {
                     report.failed.push(e.to_string());
-                    failed.entry(tenant).or_default().push(e.to_string());
+                    failed.entry(tenant).or_default().push((id, e.to_string()));
                 }
             }
         }
         drop(loads);
 
+        let now = Instant::now();
+        for (tenant, id, block, objects) in found {
+            known.insert((tenant, id), Known { block, objects, found: now, marked: None });
+        }
+        let is_old = |since: Instant| now.duration_since(since) >= inner.config.replaced_shown;
         let mut shown: HashMap<TenantId, Vec<Block>> = HashMap::new();
-        for ((tenant, _), one) in known.iter() {
-            if one.mark_seen >= MARK_SEEN_MAX {
-                report.dropped += usize::from(one.mark_seen == MARK_SEEN_MAX);
-            } else if one.block.meta().thanos.downsample.resolution != 0 {
+        for ((tenant, _), one) in known.iter_mut() {
+            let is_dropped = one.marked.is_some_and(is_old);
+            // Never in the sync that finds the mark: its listing may be older than what replaces the block.
+            one.marked = one.objects.is_marked().then(|| one.marked.unwrap_or(now));
+            if is_dropped || one.block.meta().thanos.downsample.resolution != 0 {
                 report.skipped += 1;
             } else {
                 shown.entry(tenant.clone()).or_default().push(one.block.clone());
@@ -180,12 +198,14 @@ impl BucketStore {
             shown.entry(tenant.clone()).or_default();
         }
         for (tenant, mut blocks) in shown {
-            let marked =
-                |b: &Block| known.get(&(tenant.clone(), b.meta().ulid)).is_some_and(|k| k.mark_seen > 0);
-            // What will be dropped soon must not hide what stays.
-            let covered = listing::covered(blocks.iter().filter(|b| !marked(b)).map(Block::meta));
+            // What will be dropped soon must not hide what stays, nor what others may not have found yet.
+            let may_hide = |id: BlockId| {
+                let one = known.get(&(tenant.clone(), id));
+                one.is_some_and(|one| one.marked.is_none() && is_old(one.found))
+            };
+            let hidden = listing::covered(blocks.iter().map(Block::meta), may_hide);
             let count = blocks.len();
-            blocks.retain(|b| !covered.contains_key(&b.meta().ulid));
+            blocks.retain(|b| !hidden.contains_key(&b.meta().ulid));
             report.skipped += count - blocks.len();
             report.blocks += blocks.len();
             blocks.sort_by_key(|b| (b.meta().start_ms, b.meta().ulid));
@@ -199,7 +219,7 @@ impl BucketStore {
 
     /// Tenants that have blocks, in no order.
     pub fn tenants(&self) -> Vec<TenantId> {
-        self.0.tenants.read().keys().cloned().collect()
+        self.inner.tenants.read().keys().cloned().collect()
     }
 
     /// What `meta.json` of a tenant's blocks says, ascending by time.
@@ -207,22 +227,53 @@ impl BucketStore {
         self.snapshot(tenant).blocks.iter().map(|b| b.meta().clone()).collect()
     }
 
+    /// Opens blocks that are `wanted` by their tenant and ULID, the newest first, as long as there is room in the cache. May be dropped
+    /// at any time.
+    pub async fn warm(&self, wanted: impl Fn(&TenantId, &[u8]) -> bool) -> WarmReport {
+        let inner = &*self.inner;
+        let tenants = inner.tenants.read().clone();
+        let mut report = WarmReport::default();
+        let mut closed: Vec<Block> = Vec::new();
+        for (tenant, snapshot) in tenants.iter() {
+            for block in &snapshot.blocks {
+                if wanted(tenant, block.meta().ulid.to_string().as_bytes()) {
+                    report.wanted += 1;
+                    closed.extend((!block.is_open()).then(|| block.clone()));
+                }
+            }
+        }
+        closed.sort_by_key(|block| std::cmp::Reverse((block.meta().end_ms, block.meta().ulid)));
+        inner.caches.headers.run_pending_tasks().await;
+        let held = inner.caches.headers.weighted_size();
+        let room = inner.config.header_cache_bytes_max.saturating_sub(held);
+        let opens = closed.into_iter().map(|block| async move { block.header(None).await });
+        report.open(opens, room, |header| header.bytes()).await;
+        inner.caches.headers.run_pending_tasks().await;
+        report
+    }
+
+    /// Blocks whose index header is in the cache, about.
+    pub fn open_blocks(&self) -> u64 {
+        self.inner.caches.headers.entry_count()
+    }
+
     /// Memory held by the index caches, about, in bytes.
     pub fn cache_bytes(&self) -> u64 {
-        self.0.caches.bytes()
+        self.inner.caches.bytes()
     }
 
     fn snapshot(&self, tenant: &TenantId) -> Arc<Snapshot> {
-        self.0.tenants.read().get(tenant).cloned().unwrap_or_default()
+        self.inner.tenants.read().get(tenant).cloned().unwrap_or_default()
     }
 
-    /// The blocks of the query's tenant that overlap the range; blocks that are known to be unreadable are reported.
+    /// The blocks of the query's tenant that are to be asked and overlap the range; those that are known to be unreadable are reported.
     fn in_range(&self, ctx: &QueryContext, start_ms: i64, end_ms: i64) -> Vec<Block> {
         let snapshot = self.snapshot(ctx.tenant());
-        for sentence in &snapshot.failed {
+        for (_, sentence) in snapshot.failed.iter().filter(|(id, _)| self.owns(*id)) {
             ctx.missed(sentence.clone());
         }
-        snapshot.blocks.iter().filter(|b| b.meta().overlaps(start_ms, end_ms)).cloned().collect()
+        let blocks = snapshot.blocks.iter().filter(|b| b.meta().overlaps(start_ms, end_ms));
+        blocks.filter(|b| self.owns(b.meta().ulid)).cloned().collect()
     }
 
     /// Of the blocks of the query's tenant in the range, both ends inclusive.
@@ -337,7 +388,9 @@ impl BucketStore {
     /// Totals over all blocks; names and values of those that overlap the newest one.
     pub async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
         let all = self.in_range(ctx, i64::MIN, i64::MAX);
-        let Some(newest) = all.iter().map(Block::meta).max_by_key(|m| m.end_ms).cloned() else {
+        // Of all blocks, whoever else shows them.
+        let known = self.snapshot(ctx.tenant());
+        let Some(newest) = known.blocks.iter().map(Block::meta).max_by_key(|m| m.end_ms).cloned() else {
             return Ok(CardinalityStats::default());
         };
         let mut stats: Vec<CardinalityStats> = all

@@ -214,7 +214,7 @@ impl Round<'_> {
         }
         let staying =
             live.iter().filter(|(id, _)| !leaving.contains_key(id)).map(|(_, (block, _))| block.meta());
-        for (id, by) in listing::covered(staying) {
+        for (id, by) in listing::covered(staying, |_| true) {
             leaving.insert(id, format!("its samples are in block {by}"));
         }
         for (id, details) in leaving {

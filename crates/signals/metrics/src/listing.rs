@@ -87,9 +87,12 @@ pub async fn tenants(bucket: &Bucket) -> Result<Vec<TenantId>> {
     Ok(tenants)
 }
 
-/// Blocks whose samples are all in another block of the list: what a compaction has read but not yet removed. Of two blocks
-/// with the same sources the one that was compacted more often stays, then the older.
-pub(crate) fn covered<'a>(blocks: impl IntoIterator<Item = &'a BlockMeta>) -> BTreeMap<BlockId, BlockId> {
+/// Blocks whose samples are all in another block of the list that `may_cover`: what a compaction has read but not yet removed. Of two
+/// blocks with the same sources the one that was compacted more often stays, then the older.
+pub(crate) fn covered<'a>(
+    blocks: impl IntoIterator<Item = &'a BlockMeta>,
+    may_cover: impl Fn(BlockId) -> bool,
+) -> BTreeMap<BlockId, BlockId> {
     let mut all: Vec<(&BlockMeta, BTreeSet<BlockId>)> =
         blocks.into_iter().map(|m| (m, m.sources().into_iter().collect())).collect();
     all.sort_by(|(a, x), (b, y)| {
@@ -105,7 +108,10 @@ pub(crate) fn covered<'a>(blocks: impl IntoIterator<Item = &'a BlockMeta>) -> BT
         });
         match cover {
             Some((other, _)) => _ = covered.insert(meta.ulid, other.ulid),
-            None => sources.iter().for_each(|s| by_source.entry(*s).or_default().push(i)),
+            None if may_cover(meta.ulid) => {
+                sources.iter().for_each(|s| by_source.entry(*s).or_default().push(i));
+            }
+            None => {}
         }
     }
     covered

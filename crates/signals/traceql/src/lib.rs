@@ -41,7 +41,7 @@ pub use lexer::QUERY_BYTES_MAX;
 pub use merge::{MatchMerge, merge_matches, merge_samples, merge_tags, merge_values};
 pub use metrics::{evaluate, leaves};
 pub use parser::{parse, parse_attribute};
-pub use plan::filter_conditions;
+pub use plan::{filter_conditions, is_by_span};
 pub use search::{samples, search};
 pub use source::{FetchSpans, SpanSource, TraceSpans};
 pub use split::Split;

@@ -50,6 +50,41 @@ impl Query {
     }
 }
 
+/// Whether each span is looked at alone, so that it does not matter to a search or a leaf which other spans of its trace the store that
+/// answers has. Otherwise only a store that has all of them answers right: `count()`, `{} && {}`, relations, what is known of the trace.
+/// Fails where the query does not parse.
+pub fn is_by_span(query: &str) -> triptych_model::Result<bool> {
+    let by_span = |pipeline: &Pipeline| {
+        let is_filter =
+            |stage: &Stage| matches!(stage, Stage::Spans(SpansetExpr::Filter(_)) | Stage::Select(_));
+        let mut of_trace = false;
+        pipeline.visit_attributes(&mut |attribute| of_trace |= is_of_trace(attribute));
+        pipeline.stages.iter().all(is_filter) && !of_trace
+    };
+    Ok(match parse(query)?.body {
+        Body::Spans(pipeline) => by_span(&pipeline),
+        Body::Metrics(expr) => expr.leaves().into_iter().all(|leaf| {
+            by_span(&leaf.pipeline) && !leaf.by.iter().chain(leaf.op.attribute()).any(is_of_trace)
+        }),
+    })
+}
+
+/// Whether other spans of the trace decide about its value.
+fn is_of_trace(attribute: &Attribute) -> bool {
+    matches!(
+        attribute,
+        Attribute::Intrinsic(
+            Intrinsic::ChildCount
+                | Intrinsic::TraceDuration
+                | Intrinsic::RootName
+                | Intrinsic::RootServiceName
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent
+        )
+    )
+}
+
 fn first_leaf(expr: &MetricsExpr) -> Option<&crate::ast::MetricsLeaf> {
     expr.leaves().first().copied()
 }

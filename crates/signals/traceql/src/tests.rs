@@ -366,3 +366,31 @@ proptest! {
         prop_assert_eq!(parse(&written).map_err(|e| format!("{written}: {e}")), Ok(query));
     }
 }
+
+#[test]
+fn which_queries_look_at_each_span_alone() {
+    for query in [
+        "{}",
+        "{ name = `a` && duration > 1s }",
+        "{ .a = 1 } | select(.b)",
+        "{ .a = 1 } | { .b = 2 }",
+        "{ .a = 1 } | rate() by (resource.service.name)",
+        "{ } | quantile_over_time(duration, .9)",
+    ] {
+        assert!(crate::is_by_span(query).unwrap(), "{query}");
+    }
+    for query in [
+        "{ .a = 1 } | count() > 2",
+        "{ .a = 1 } && { .b = 1 }",
+        "{ .a = 1 } >> { .b = 1 }",
+        "{ rootServiceName = `a` }",
+        "{ trace:duration > 1s }",
+        "{ .a = 1 } | by(.b)",
+        "{ .a = 1 } | rate() by (rootName)",
+        "{ } | avg_over_time(traceDuration)",
+        "{ } | count() > 1 | rate()",
+    ] {
+        assert!(!crate::is_by_span(query).unwrap(), "{query}");
+    }
+    assert!(crate::is_by_span("{ .a = ").is_err());
+}

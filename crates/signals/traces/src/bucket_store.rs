@@ -1,7 +1,12 @@
 //! All tenants' blocks in the bucket: which there are, and reads over those that a question touches.
+//!
+//! A block that was marked as compacted is shown until a later sync than the one that found the mark, and for
+//! [`BucketStoreConfig::replaced_shown`] at least. What replaced it was complete before the mark was written: that listing has it for
+//! sure, and where several stores divide the blocks ([`BucketStore::share`]), so has every other one's by then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,19 +16,21 @@ use moka::future::Cache;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
-use triptych_blob::{Bucket, CacheConfig, CachedBucket, store_error};
+use triptych_blob::{Bucket, CacheConfig, CachedBucket, WarmReport, store_error};
 use triptych_model::traces::{
     ScopeTags, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceParts, TraceSamples, TraceSearch,
     Value,
 };
-use triptych_model::{Error, Kind, Result, TenantId, Version};
+use triptych_model::{Error, Kind, Result, Share, TenantId, Version};
 use triptych_runtime::QueryContext;
 use triptych_traceql::source::FetchSpans;
 use triptych_traceql::{SpanSource, TraceSpans};
 use uuid::Uuid;
 
+use crate::block::meta::CompactedMeta;
 use crate::block::read::{Block, File};
 use crate::block::{BlockMeta, COMPACTED_META_NAME, META_NAME, PREFIX};
 use crate::merge;
@@ -43,20 +50,38 @@ pub struct BucketStoreConfig {
     pub blocks_ahead: usize,
     /// `meta.json` objects that a sync reads side by side.
     pub metas_ahead: usize,
+    /// How long a block is shown after something was found that replaces it. Zero where one store alone shows all blocks; see the module.
+    pub replaced_shown: Duration,
 }
 
 impl Default for BucketStoreConfig {
     fn default() -> Self {
-        Self { cache: CacheConfig::default(), footer_bytes_max: 64 << 20, blocks_ahead: 8, metas_ahead: 16 }
+        Self {
+            cache: CacheConfig::default(),
+            footer_bytes_max: 64 << 20,
+            blocks_ahead: 8,
+            metas_ahead: 16,
+            replaced_shown: Duration::ZERO,
+        }
     }
 }
 
-type Blocks = BTreeMap<Uuid, Arc<BlockMeta>>;
+/// A block that is in the bucket.
+#[derive(Clone)]
+struct Known {
+    meta: Arc<BlockMeta>,
+    /// When the sync ended that found it compacted.
+    compacted: Option<Instant>,
+    is_shown: bool,
+}
+
+type Blocks = BTreeMap<Uuid, Known>;
 
 /// What a sync found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SyncReport {
     pub tenants: usize,
+    /// Blocks that reads ask now.
     pub blocks: usize,
     pub added: usize,
     pub removed: usize,
@@ -69,29 +94,24 @@ struct Inner {
     /// For objects that never change.
     cached: Bucket,
     config: BucketStoreConfig,
-    tenants: RwLock<HashMap<String, Arc<Blocks>>>,
-    /// What of a tenant could not be read at the last sync, a sentence each.
-    unread: RwLock<HashMap<String, Arc<[String]>>>,
+    tenants: RwLock<HashMap<String, Arc<Tenant>>>,
     footers: Cache<Uuid, Arc<File>>,
 }
 
-/// A sync lists a tenant at most so often, where blocks are compacted under it.
-const LISTINGS_MAX: usize = 3;
-
 /// One tenant's blocks.
 #[derive(Default)]
-struct Listed {
+struct Tenant {
     blocks: Blocks,
-    added: usize,
-    /// Gone between the listing and the reading of their metas.
-    vanished: usize,
-    /// Blocks whose metas could not be read, a sentence each.
-    failed: Vec<String>,
+    /// Blocks whose metas could not be read at the last sync, a sentence each.
+    unread: Vec<(Uuid, String)>,
 }
 
-/// The blocks of all tenants. Clones share them.
+/// The blocks of all tenants. Clones share them, but not whose blocks they read.
 #[derive(Clone)]
-pub struct BucketStore(Arc<Inner>);
+pub struct BucketStore {
+    inner: Arc<Inner>,
+    share: Option<Share>,
+}
 
 /// Which blocks and compacted blocks a tenant's folder has, by listing.
 pub(crate) struct TenantListing {
@@ -145,7 +165,18 @@ pub(crate) async fn read_object(bucket: &Bucket, path: &Path) -> Result<Bytes> {
 
 pub(crate) async fn read_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Result<BlockMeta> {
     let path = crate::block::read::block_dir(tenant, id).join(META_NAME);
-    let mut meta = BlockMeta::parse(&read_object(bucket, &path).await?)?;
+    let meta = BlockMeta::parse(&read_object(bucket, &path).await?)?;
+    of_place(meta, tenant, id, &path)
+}
+
+/// As [`read_meta`], of a block that was marked as compacted.
+async fn read_compacted_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Result<BlockMeta> {
+    let path = crate::block::read::block_dir(tenant, id).join(COMPACTED_META_NAME);
+    let meta = CompactedMeta::parse(&read_object(bucket, &path).await?)?.meta;
+    of_place(meta, tenant, id, &path)
+}
+
+fn of_place(mut meta: BlockMeta, tenant: &str, id: &Uuid, path: &Path) -> Result<BlockMeta> {
     if meta.block_id != *id {
         return Err(Error::damaged(format!("{path}: names block {}", meta.block_id)));
     }
@@ -161,104 +192,160 @@ impl BucketStore {
             .max_capacity(config.footer_bytes_max)
             .weigher(|_: &Uuid, file: &Arc<File>| u32::try_from(file.memory()).unwrap_or(u32::MAX))
             .build();
-        let (tenants, unread) = (RwLock::default(), RwLock::default());
-        Self(Arc::new(Inner { bucket, cached, config, tenants, unread, footers }))
+        let tenants = RwLock::default();
+        Self { inner: Arc::new(Inner { bucket, cached, config, tenants, footers }), share: None }
+    }
+
+    /// The same store, whose reads ask only the blocks that `share` owns, by their ids. `None`: all blocks.
+    pub fn share(&self, share: Option<&Share>) -> Self {
+        Self { inner: self.inner.clone(), share: share.cloned() }
+    }
+
+    fn owns(&self, id: &Uuid) -> bool {
+        self.share.as_ref().is_none_or(|share| share.owns(id.as_bytes()))
     }
 
     /// Finds new and vanished blocks of all tenants. A block whose meta can't be read is left out and said; a tenant that can't be
     /// listed fails the sync and keeps what was known.
     pub async fn sync(&self) -> Result<SyncReport> {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let mut report = SyncReport::default();
-        let (mut found, mut unread) = (HashMap::new(), HashMap::new());
+        let mut found = HashMap::new();
         for tenant in tenants(&inner.bucket).await? {
             let tenant = tenant.as_str();
-            let known = inner.tenants.read().get(tenant).cloned().unwrap_or_default();
-            let mut listings = LISTINGS_MAX;
-            let (blocks, failed) = loop {
-                listings -= 1;
-                let Listed { blocks, added, vanished, failed } = self.list(tenant, &known).await?;
-                // What replaces it may be newer than the listing.
-                if vanished > 0 && listings > 0 {
-                    continue;
-                }
-                report.added += added;
-                break (blocks, failed);
-            };
-            report.removed += known.keys().filter(|id| !blocks.contains_key(*id)).count();
-            report.blocks += blocks.len();
-            if !failed.is_empty() {
-                report.failed.extend(failed.iter().cloned());
-                unread.insert(tenant.to_owned(), Arc::from(failed));
-            }
-            if !blocks.is_empty() {
-                report.tenants += 1;
-                found.insert(tenant.to_owned(), Arc::new(blocks));
+            let before = inner.tenants.read().get(tenant).cloned().unwrap_or_default();
+            let now = self.list(tenant, &before.blocks).await?;
+            report.added += now.blocks.keys().filter(|id| !before.blocks.contains_key(*id)).count();
+            report.removed += before.blocks.keys().filter(|id| !now.blocks.contains_key(*id)).count();
+            report.blocks += now.blocks.values().filter(|known| known.is_shown).count();
+            report.failed.extend(now.unread.iter().map(|(_, sentence)| sentence.clone()));
+            report.tenants += usize::from(!now.blocks.is_empty());
+            if !now.blocks.is_empty() || !now.unread.is_empty() {
+                found.insert(tenant.to_owned(), Arc::new(now));
             }
         }
-        *inner.unread.write() = unread;
         let mut tenants = inner.tenants.write();
-        for (tenant, known) in tenants.iter() {
+        for (tenant, before) in tenants.iter() {
             if !found.contains_key(tenant) {
-                report.removed += known.len();
+                report.removed += before.blocks.len();
             }
         }
         *tenants = found;
         Ok(report)
     }
 
-    /// A tenant's blocks as they are listed now, with the metas of those that are not `known`.
-    async fn list(&self, tenant: &str, known: &Blocks) -> Result<Listed> {
-        let inner = &*self.0;
-        let listing = list_tenant(&inner.bucket, tenant).await?;
-        let mut listed = Listed::default();
+    /// A tenant's blocks as they are listed now, with the metas of those that were not known before.
+    async fn list(&self, tenant: &str, before: &Blocks) -> Result<Tenant> {
+        let Inner { bucket, config, .. } = &*self.inner;
+        let listing = list_tenant(bucket, tenant).await?;
+        let mut now = Tenant::default();
         let mut new = Vec::new();
-        for id in listing.live {
-            match known.get(&id) {
-                Some(meta) => drop(listed.blocks.insert(id, meta.clone())),
-                None => new.push(id),
+        let compacted = listing.compacted.iter().map(|id| (*id, true));
+        for (id, is_compacted) in listing.live.iter().map(|id| (*id, false)).chain(compacted) {
+            match before.get(&id) {
+                Some(known) => drop(now.blocks.insert(id, known.clone())),
+                None => new.push((id, is_compacted)),
             }
         }
         let metas = futures::stream::iter(new)
-            .map(|id| async move { (id, read_meta(&inner.bucket, tenant, &id).await) })
-            .buffer_unordered(inner.config.metas_ahead.max(1));
+            .map(|(id, is_compacted)| async move {
+                let live = match is_compacted {
+                    true => Err(Error::not_found("compacted")),
+                    false => read_meta(bucket, tenant, &id).await,
+                };
+                match live {
+                    // Or marked since the listing.
+                    Err(e) if e.kind == Kind::NotFound => {
+                        (id, read_compacted_meta(bucket, tenant, &id).await)
+                    }
+                    meta => (id, meta),
+                }
+            })
+            .buffer_unordered(config.metas_ahead.max(1));
         let metas: Vec<_> = metas.collect().await;
         for (id, meta) in metas {
             match meta.and_then(|m| m.check_format().map(|()| m)) {
                 Ok(meta) => {
-                    listed.added += 1;
-                    listed.blocks.insert(id, Arc::new(meta));
+                    let known = Known { meta: Arc::new(meta), compacted: None, is_shown: true };
+                    now.blocks.insert(id, known);
                 }
-                // Marked as compacted since the listing.
-                Err(e) if e.kind == Kind::NotFound => listed.vanished += 1,
-                Err(e) => listed.failed.push(format!("traces block {tenant}/{id}: {e}")),
+                // Removed since the listing: what replaced it, if anything, is long there.
+                Err(e) if e.kind == Kind::NotFound => {}
+                Err(e) => now.unread.push((id, format!("traces block {tenant}/{id}: {e}"))),
             }
         }
-        Ok(listed)
+        let ended = Instant::now();
+        for id in &listing.compacted {
+            if let Some(known) = now.blocks.get_mut(id) {
+                // Never in the sync that finds the mark: its listing may be older than what replaces the block.
+                let is_old = |since: Instant| ended.duration_since(since) >= config.replaced_shown;
+                known.is_shown = !known.compacted.is_some_and(is_old);
+                known.compacted.get_or_insert(ended);
+            }
+        }
+        Ok(now)
+    }
+
+    /// Opens blocks that are `wanted` by their tenant and id, the newest first, as long as there is room in the cache. May be dropped at
+    /// any time.
+    pub async fn warm(&self, wanted: impl Fn(&TenantId, &[u8]) -> bool) -> WarmReport {
+        let inner = &*self.inner;
+        let mut report = WarmReport::default();
+        let mut closed = Vec::new();
+        for tenant in self.tenants() {
+            for meta in self.blocks(&tenant) {
+                if wanted(&tenant, meta.block_id.as_bytes()) {
+                    report.wanted += 1;
+                    if !inner.footers.contains_key(&meta.block_id) {
+                        closed.push((tenant.clone(), Block::new(inner.cached.clone(), meta)));
+                    }
+                }
+            }
+        }
+        closed.sort_by_key(|(_, block)| std::cmp::Reverse((block.meta.end_s, block.meta.block_id)));
+        inner.footers.run_pending_tasks().await;
+        let room = inner.config.footer_bytes_max.saturating_sub(inner.footers.weighted_size());
+        let opens = closed.into_iter().map(|(tenant, block)| async move {
+            let ctx = QueryContext::unlimited(tenant);
+            self.open(&ctx, &block).await.map_err(|e| e.context(format_args!("traces {block:?}")))
+        });
+        report.open(opens, room, File::memory).await;
+        inner.footers.run_pending_tasks().await;
+        report
+    }
+
+    /// Blocks whose footer is in the cache, about.
+    pub fn open_blocks(&self) -> u64 {
+        self.inner.footers.entry_count()
     }
 
     /// The tenants that have blocks, as of the last sync.
     pub fn tenants(&self) -> Vec<TenantId> {
-        let mut out: Vec<_> = self.0.tenants.read().keys().filter_map(|t| TenantId::new(t).ok()).collect();
+        let mut out: Vec<_> =
+            self.inner.tenants.read().keys().filter_map(|t| TenantId::new(t).ok()).collect();
         out.sort();
         out
     }
 
-    /// The metas of a tenant's blocks, as of the last sync.
-    pub fn blocks(&self, tenant: &TenantId) -> Vec<Arc<BlockMeta>> {
-        self.0.tenants.read().get(tenant.as_str()).map_or(Vec::new(), |b| b.values().cloned().collect())
+    fn tenant(&self, tenant: &TenantId) -> Arc<Tenant> {
+        self.inner.tenants.read().get(tenant.as_str()).cloned().unwrap_or_default()
     }
 
-    /// Says what of the tenant could not be read at the last sync: it may overlap too.
+    /// The metas of a tenant's blocks that are shown, as of the last sync.
+    pub fn blocks(&self, tenant: &TenantId) -> Vec<Arc<BlockMeta>> {
+        let tenant = self.tenant(tenant);
+        tenant.blocks.values().filter(|known| known.is_shown).map(|known| known.meta.clone()).collect()
+    }
+
+    /// The blocks that are to be asked. Says what of the tenant could not be read at the last sync: it may overlap too.
     fn overlapping(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<Block> {
-        let unread = self.0.unread.read().get(ctx.tenant().as_str()).cloned();
-        unread
-            .iter()
-            .flat_map(|sentences| sentences.iter())
-            .for_each(|sentence| ctx.missed(sentence.clone()));
-        let mut metas = self.blocks(ctx.tenant());
-        metas.retain(|m| m.overlaps(start_ns, end_ns));
-        metas.into_iter().map(|meta| Block::new(self.0.cached.clone(), meta)).collect()
+        let tenant = self.tenant(ctx.tenant());
+        for (_, sentence) in tenant.unread.iter().filter(|(id, _)| self.owns(id)) {
+            ctx.missed(sentence.clone());
+        }
+        let metas = tenant.blocks.values().filter(|known| known.is_shown).map(|known| &known.meta);
+        let metas = metas.filter(|meta| meta.overlaps(start_ns, end_ns) && self.owns(&meta.block_id));
+        metas.map(|meta| Block::new(self.inner.cached.clone(), meta.clone())).collect()
     }
 
     /// Of the blocks of the query's tenant in the range, both ends inclusive.
@@ -268,11 +355,11 @@ impl BucketStore {
     }
 
     async fn open(&self, ctx: &QueryContext, block: &Block) -> Result<Arc<File>> {
-        if let Some(file) = self.0.footers.get(&block.meta.block_id).await {
+        if let Some(file) = self.inner.footers.get(&block.meta.block_id).await {
             return Ok(file);
         }
         let file = Arc::new(block.open(ctx).await?);
-        self.0.footers.insert(block.meta.block_id, file.clone()).await;
+        self.inner.footers.insert(block.meta.block_id, file.clone()).await;
         Ok(file)
     }
 
@@ -293,7 +380,7 @@ impl BucketStore {
                 let reading = read(block);
                 async move { (name, reading.await) }
             })
-            .buffer_unordered(self.0.config.blocks_ahead.max(1))
+            .buffer_unordered(self.inner.config.blocks_ahead.max(1))
             .collect()
             .await;
         let mut out = Vec::new();
@@ -407,7 +494,7 @@ impl SpanSource for BucketStore {
             })
             .await?;
         // The merge needs every block's next trace: all blocks are under way at once, a few of them at work.
-        let slots = Arc::new(Semaphore::new(self.0.config.blocks_ahead.max(1)));
+        let slots = Arc::new(Semaphore::new(self.inner.config.blocks_ahead.max(1)));
         let streams = opened
             .into_iter()
             .map(|(block, file)| {

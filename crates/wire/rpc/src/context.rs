@@ -23,6 +23,7 @@ pub(crate) fn context_to_proto(ctx: &QueryContext) -> Option<proto::Context> {
         share: ctx.share().map(|share| proto::Share {
             members: share.members().iter().map(|member| member.to_string()).collect(),
             mine: share.mine() as u32,
+            failed: share.failed().iter().map(|at| *at as u32).collect(),
         }),
     })
 }
@@ -39,10 +40,11 @@ pub(crate) fn context_from_proto(context: Option<proto::Context>) -> Result<Quer
             timeout: Duration::from_millis(context.timeout_ms).min(TIMEOUT_MAX),
         },
     );
-    let Some(proto::Share { members, mine }) = context.share else { return Ok(ctx) };
+    let Some(proto::Share { members, mine, failed }) = context.share else { return Ok(ctx) };
     let members = members.into_iter().map(Into::into).collect();
-    let share = Share::new(members, mine as usize).ok_or_else(|| {
-        Status::invalid_argument("share: whoever is asked is not among those who are asked")
+    let failed = failed.into_iter().map(|at| at as usize).collect();
+    let share = Share::instead_of(members, mine as usize, failed).ok_or_else(|| {
+        Status::invalid_argument("share: whoever is asked is not among those who are asked, or has failed")
     })?;
     Ok(ctx.with_share(share))
 }

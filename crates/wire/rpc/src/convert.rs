@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::runtime::Handle;
 use tonic::{Request, Status, Streaming};
 use triptych_model::{Error, Labels, MatchOp, Matcher, Result, Shard, Version};
-use triptych_runtime::QueryContext;
+use triptych_runtime::{QueryContext, ahead};
 
 use crate::context::{context_from_proto, context_to_proto, report_to_proto, take_report};
 use crate::proto;
@@ -129,10 +130,13 @@ pub(crate) fn batched<T: Send + 'static>(items: Stream<T>, items_max: usize) -> 
     items.ready_chunks(items_max).map(|chunk| chunk.into_iter().collect()).boxed()
 }
 
-/// The server's side of a stream: a frame per batch, the report in the last one. Cancels the question when the peer drops it.
+/// Frames that are made before they are sent.
+const FRAMES_AHEAD: usize = 2;
+
+/// The server's side of a stream, to be called from within a runtime: a frame per batch, the report in the last one. Cancels the question when the peer drops it.
 pub(crate) fn frames<T, F>(
     ctx: QueryContext,
-    mut batches: Stream<Vec<T>>,
+    batches: Stream<Vec<T>>,
     frame: impl Fn(Vec<T>) -> F + Send + 'static,
     last: impl Fn(&QueryContext) -> F + Send + 'static,
 ) -> FrameStream<F>
@@ -140,11 +144,14 @@ where
     T: Send + 'static,
     F: Send + 'static,
 {
+    // On the pool of the call; the connection's own only sends.
+    let made = batches.map(move |batch| batch.map(&frame)).boxed();
+    let mut made = ahead(&Handle::current(), made, FRAMES_AHEAD);
     async_stream::stream! {
         let _guard = ctx.cancel_on_drop();
-        while let Some(batch) = batches.next().await {
-            match batch {
-                Ok(batch) => yield Ok(frame(batch)),
+        while let Some(frame) = made.next().await {
+            match frame {
+                Ok(frame) => yield Ok(frame),
                 Err(error) => {
                     yield Err(to_status(error));
                     return;

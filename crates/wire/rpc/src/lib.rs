@@ -11,7 +11,8 @@
 //! | [`Query`] | querier | gateway, ruler | [`query`] |
 //! | [`Write`] | distributor | scraper, agent, ruler | [`write`] |
 //!
-//! Besides: [`status`], what an error is to gRPC and HTTP; [`tenant`], who a request is from.
+//! Besides: [`status`], what an error is to gRPC and HTTP; [`tenant`], who a request is from; [`pool`], on which threads a service
+//! works.
 //!
 //! In one process, still gRPC: [`channel::local`] serves the same tonic services through a pipe, so that `all` and a cluster
 //! run one code path. A question carries its context (tenant, time left, budgets) in the message, and the trace it belongs
@@ -23,6 +24,7 @@ mod convert;
 pub mod ingest;
 pub mod logs;
 pub mod metrics;
+pub mod pool;
 pub mod query;
 pub mod status;
 pub mod tenant;
@@ -39,6 +41,7 @@ pub mod proto {
 pub use ingest::{IngestClient, IngestServer};
 pub use logs::{LogsStoreClient, LogsStoreServer};
 pub use metrics::{MetricsStoreClient, MetricsStoreServer};
+pub use pool::OnPool;
 pub use query::{QueryClient, QueryServer};
 pub use status::{Door, http_status};
 pub use tenant::tenant_of;

@@ -119,6 +119,64 @@ async fn questions_and_answers_survive_the_channel() {
     shutdown.trigger();
 }
 
+/// Answers with the runtime that it runs on.
+struct Where;
+
+fn here() -> Labels {
+    Labels::from_pairs([("runtime", tokio::runtime::Handle::current().id().to_string())])
+}
+
+#[async_trait]
+impl MetricsStore for Where {
+    async fn select(&self, _: &QueryContext, _: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
+        let chunks = || Ok(SeriesChunks { labels: here(), chunks: vec![] });
+        Ok(futures::stream::iter(0..3).map(move |_| chunks()).boxed())
+    }
+    async fn label_names(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<String>> {
+        panic!("on purpose")
+    }
+    async fn label_values(&self, _: &QueryContext, _: &str, _: &LabelsSelect) -> Result<Vec<String>> {
+        Ok(vec![])
+    }
+    async fn series(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<Labels>> {
+        Ok(vec![here()])
+    }
+    async fn metadata(&self, _: &QueryContext, _: &str, _: usize) -> Result<Vec<MetricMetadata>> {
+        Ok(vec![])
+    }
+    async fn exemplars(&self, _: &QueryContext, _: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
+        Ok(vec![])
+    }
+    async fn cardinality(&self, _: &QueryContext, _: usize) -> Result<CardinalityStats> {
+        Ok(CardinalityStats::default())
+    }
+    async fn versions(&self, _: &QueryContext, _: &[(i64, i64)]) -> Result<Vec<Version>> {
+        Ok(vec![])
+    }
+}
+
+/// I7: what a read computes runs on the query pool, what a stream makes of it too.
+#[test]
+fn reads_run_on_their_own_pool() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let (ingest, query) = (runtime().unwrap(), runtime().unwrap());
+    let service = OnPool::new(MetricsStoreServer::service(Arc::new(Where)), query.handle());
+    let channel = channel::local("test", Routes::new(service), ingest.handle(), Shutdown::new());
+    let client = MetricsStoreClient::new(channel);
+    ingest.block_on(async {
+        let there = Labels::from_pairs([("runtime", query.handle().id().to_string())]);
+        assert_ne!(there, here());
+        assert_eq!(
+            client.series(&ctx(), &LabelsSelect::default()).await.unwrap(),
+            std::slice::from_ref(&there)
+        );
+        let read: Vec<_> = client.select(&ctx(), &select(9)).await.unwrap().try_collect().await.unwrap();
+        assert!(read.len() == 3 && read.iter().all(|series| series.labels == there), "{read:?}");
+        let panicked = client.label_names(&ctx(), &LabelsSelect::default()).await.unwrap_err();
+        assert_eq!(panicked.kind, Kind::Internal);
+    });
+}
+
 #[tokio::test]
 async fn a_cancelled_question_ends_its_stream() {
     let routes = Routes::new(MetricsStoreServer::service(Arc::new(Fake)));

@@ -42,7 +42,7 @@ const SERIES_PER_CHECK: usize = 4096;
 impl BucketStore {
     /// The index files of a tenant for a range of time, and whether they are files of several tenants.
     fn files(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<(IndexEntry, bool)> {
-        let files = self.0.files.read().clone();
+        let files = self.inner.files.read().clone();
         let (from_ms, through_ms) = ms_of_range(start_ns, end_ns);
         let days = layout::days(from_ms, through_ms);
         let own = files.tenants.get(ctx.tenant()).into_iter().flatten().map(|e| (e, false));
@@ -73,6 +73,9 @@ impl BucketStore {
             if let Some(file) = self.open(ctx, &entry).await? {
                 let from = Opened { file: &file, path: &entry.path, shared };
                 each_series(ctx, &from, sets, range_ms, |series| {
+                    if !self.owns(&series.labels) {
+                        return Ok(());
+                    }
                     let bytes =
                         series.labels.as_encoded().len() + series.chunks.len() * size_of::<ChunkMeta>();
                     memory.grow(bytes + size_of::<SeriesMeta>())?;
@@ -91,7 +94,8 @@ impl BucketStore {
     }
 
     /// Calls `each` with the labels of the streams that pass and have chunks in the range; a stream may come more than once. Where
-    /// all of a file counts, `whole` is asked to take it from the file's tables instead.
+    /// all of a file counts, `whole` is asked to take it from the file's tables instead (of a store that shows a part of the streams,
+    /// too: what others show besides is the same).
     pub(super) async fn each_labels(
         &self,
         ctx: &QueryContext,
@@ -115,7 +119,9 @@ impl BucketStore {
             }
             let from = Opened { file: &file, path: &entry.path, shared };
             each_series(ctx, &from, &select.matcher_sets, range_ms, |series| {
-                each(&series.labels, &mut out);
+                if self.owns(&series.labels) {
+                    each(&series.labels, &mut out);
+                }
                 Ok(())
             })
             .await?;

@@ -45,11 +45,44 @@ async fn what_cannot_be_read_is_named_and_the_rest_is_answered() {
     assert!(files.len() >= 2);
     bucket.put(&files[0], PutPayload::from_static(b"nonsense")).await.unwrap();
     let store = BucketStore::new(bucket.clone(), BucketStoreConfig::default());
-    assert_eq!(store.sync().await.unwrap().failed.len(), 1);
+    store.sync().await.unwrap();
+    let report = store.warm(|_| true).await;
+    assert_eq!((report.wanted, report.opened, report.failed.len()), (files.len(), files.len() - 1, 1));
     let ctx = QueryContext::unlimited(tenant());
     let series = store.series(&ctx, &StreamsSelect::default()).await.unwrap();
     assert!(!series.is_empty());
     assert!(ctx.report().missed[0].contains("index file"), "{:?}", ctx.report());
+}
+
+/// Stores divide a tenant's logs by streams.
+#[tokio::test]
+async fn stores_divide_the_streams() {
+    let bucket = memory();
+    let lines = suite::lines();
+    let store = flushed(&[&head_of(&lines)], &bucket).await;
+    let ctx = QueryContext::unlimited(tenant());
+    let streams = store.series(&ctx, &StreamsSelect::default()).await.unwrap();
+    let stats = store.stats(&ctx, &StreamsSelect::default()).await.unwrap();
+    let members: std::sync::Arc<[Arc<str>]> = ["s-0", "s-1", "s-2"].map(Arc::from).into();
+    let (mut found, mut series, mut entries) = (0, Vec::new(), 0);
+    for mine in 0..3 {
+        let share = Share::new(members.clone(), mine).unwrap();
+        let part = store.share(Some(&share));
+        let own = part.series(&ctx, &StreamsSelect::default()).await.unwrap();
+        let read = collect(part.entries(&ctx, &everything()).await.unwrap()).await;
+        assert!(read.iter().all(|entry| own.contains(&entry.labels)));
+        found += read.len();
+        series.extend(own);
+        entries += part.stats(&ctx, &StreamsSelect::default()).await.unwrap().entries;
+        let select = StreamsSelect {
+            matcher_sets: vec![vec![Matcher::equal("app", "web")]],
+            ..StreamsSelect::default()
+        };
+        let pods = part.label_values(&ctx, "pod", &select).await.unwrap();
+        assert!(pods.iter().all(|pod| series.iter().any(|stream| stream.value("pod") == pod)));
+    }
+    series.sort();
+    assert_eq!((found, series, entries), (lines.len(), streams, stats.entries));
 }
 
 #[tokio::test]
@@ -65,7 +98,7 @@ async fn sync_finds_new_and_vanished_files() {
     let report = store.sync().await.unwrap();
     assert!(report.new > 0 && report.vanished == 0);
     assert_eq!(collect(store.entries(&ctx, &everything()).await.unwrap()).await.len(), lines.len());
-    store.0.chunks.run_pending_tasks().await;
+    store.inner.chunks.run_pending_tasks().await;
     assert!(store.cached_bytes() > 0);
     for path in objects(&bucket, "logs/index").await {
         bucket.delete(&path).await.unwrap();
@@ -126,8 +159,8 @@ async fn a_limit_fetches_few_chunks() {
     let select = EntrySelect { limit: 5, ..everything() };
     assert_eq!(collect(store.entries(&ctx, &select).await.unwrap()).await.len(), 5);
     let chunks = objects(&bucket, "logs/team-a").await.len();
-    store.0.chunks.run_pending_tasks().await;
-    let fetched = store.0.chunks.entry_count() as usize;
+    store.inner.chunks.run_pending_tasks().await;
+    let fetched = store.inner.chunks.entry_count() as usize;
     assert!(fetched <= 10 && fetched < chunks / 2, "{fetched} of {chunks}");
     assert!(ctx.report().rows < 200, "{:?}", ctx.report());
 }

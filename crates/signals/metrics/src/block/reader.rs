@@ -149,6 +149,11 @@ impl Block {
             .map_err(|e| (*e).clone())
     }
 
+    /// Whether its header is in the cache.
+    pub(crate) fn is_open(&self) -> bool {
+        self.caches.headers.contains_key(&self.number)
+    }
+
     async fn load_header(&self, ctx: Option<&QueryContext>) -> Result<IndexHeader> {
         let size = self.index_size()?;
         let end = size.checked_sub(TOC_BYTES as u64).filter(|end| *end >= 5);

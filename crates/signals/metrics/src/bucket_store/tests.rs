@@ -54,10 +54,111 @@ async fn tenants_see_their_own_blocks_only() {
     }
     let nobody = QueryContext::unlimited(tenant("c"));
     assert_eq!(store.series(&nobody, &LabelsSelect::default()).await.unwrap(), []);
+}
 
-    // Another owner's share.
-    let none = store.sync_owned(|tenant, _| tenant.as_str() == "b").await.unwrap();
-    assert_eq!((none.blocks, none.dropped), (1, 2));
+/// The shares of two stores that divide the blocks.
+fn shares() -> [Share; 2] {
+    let members: Arc<[Arc<str>]> = ["s-0", "s-1"].map(Arc::from).into();
+    [0, 1].map(|mine| Share::new(members.clone(), mine).unwrap())
+}
+
+/// What stores show together, each for its share.
+async fn together(stores: [&BucketStore; 2]) -> crate::testing::Content {
+    let ctx = QueryContext::unlimited(tenant("a"));
+    let mut series = Vec::new();
+    for (store, share) in stores.into_iter().zip(shares()) {
+        series.push(store.share(Some(&share)).select(&ctx, &everything()).await.unwrap());
+    }
+    let content = content_of(&ctx, merge::merge_chunks(series)).await.unwrap();
+    assert_eq!(ctx.report().missed, Vec::<String>::new());
+    content
+}
+
+#[tokio::test]
+async fn stores_divide_the_blocks() {
+    let bucket: Bucket = Arc::new(InMemory::new());
+    let a = tenant("a");
+    let blocks = flush(&bucket, &a, &head(0..5, T, T + 20 * HOUR_MS), "i-0", 1).await;
+    let expected = content(&bucket, &a).await;
+    let store = store(&bucket);
+    store.sync().await.unwrap();
+    assert_eq!(together([&store, &store]).await, expected);
+    let ctx = QueryContext::unlimited(a.clone());
+    let mut asked = 0;
+    for share in shares() {
+        let part = store.share(Some(&share));
+        asked += part.in_range(&ctx, i64::MIN, i64::MAX).len();
+        let own = content_of(&ctx, part.select(&ctx, &everything()).await.unwrap()).await.unwrap();
+        assert!(!own.is_empty() && own != expected);
+    }
+    assert_eq!(asked, blocks.len());
+    // Figures are the same, however many there are.
+    let all = store.cardinality(&ctx, 5).await.unwrap();
+    let mut parts = Vec::new();
+    for share in shares() {
+        parts.push(store.share(Some(&share)).cardinality(&ctx, 5).await.unwrap());
+    }
+    assert_eq!(merge::merge_cardinality(parts, 5), all);
+}
+
+/// One of two stores has seen a compaction that the other one has not, whoever owns which block.
+#[tokio::test(start_paused = true)]
+async fn no_view_of_a_compaction_loses_anything() {
+    const SHOWN: Duration = Duration::from_secs(60);
+    for replaced_shown in [Duration::ZERO, SHOWN] {
+        let mut lost = 0;
+        // Ids are chance, and so are owners.
+        for _ in 0..12 {
+            let bucket: Bucket = Arc::new(InMemory::new());
+            let a = tenant("a");
+            for ingester in ["i-0", "i-1"] {
+                flush(&bucket, &a, &head(0..2, T, T + HOUR_MS), ingester, 1).await;
+            }
+            let expected = content(&bucket, &a).await;
+            let config = BucketStoreConfig { replaced_shown, ..BucketStoreConfig::default() };
+            let (early, late) =
+                (BucketStore::new(bucket.clone(), config.clone()), BucketStore::new(bucket.clone(), config));
+            late.sync().await.unwrap();
+            let now_ms = T + 100 * HOUR_MS;
+            let report = crate::compact_tenant(&bucket, &a, &Default::default(), now_ms).await.unwrap();
+            assert_eq!(report.merged.len(), 1, "{report:?}");
+            for _ in 0..3 {
+                early.sync().await.unwrap();
+                for stores in [[&early, &late], [&late, &early]] {
+                    lost += usize::from(together(stores).await != expected);
+                }
+                tokio::time::advance(SHOWN / 3).await;
+            }
+            // The late one must have looked by now; the early one has dropped what was replaced.
+            late.sync().await.unwrap();
+            early.sync().await.unwrap();
+            assert_eq!(early.blocks(&a).len(), 1);
+            for stores in [[&early, &late], [&late, &early]] {
+                assert_eq!(together(stores).await, expected);
+            }
+        }
+        assert_eq!(lost > 0, replaced_shown.is_zero(), "{lost} answers of {replaced_shown:?} had gaps");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wanted_is_opened_as_far_as_there_is_room() {
+    let bucket: Bucket = Arc::new(InMemory::new());
+    let a = tenant("a");
+    let blocks = flush(&bucket, &a, &head(0..5, T, T + 20 * HOUR_MS), "i-0", 1).await;
+    let store = store(&bucket);
+    store.sync().await.unwrap();
+    let [mine, other] = shares();
+    let report = store.warm(|tenant, block| *tenant == a && mine.owns(block)).await;
+    assert!(report.opened == report.wanted && (1..blocks.len()).contains(&report.opened), "{report:?}");
+    let rest = store.warm(|_, block| other.owns(block)).await;
+    assert_eq!((rest.opened, rest.failed), (blocks.len() - report.opened, vec![]));
+    assert_eq!(store.warm(|_, _| true).await.opened, 0, "all are open");
+
+    let config = BucketStoreConfig { header_cache_bytes_max: 1, ..BucketStoreConfig::default() };
+    let small = BucketStore::new(bucket, config);
+    small.sync().await.unwrap();
+    assert_eq!(small.warm(|_, _| true).await.opened, 1, "the first one is too large already");
 }
 
 #[tokio::test]

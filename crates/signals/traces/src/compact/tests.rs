@@ -1,8 +1,13 @@
+use std::time::Duration;
+
 use futures::TryStreamExt;
+use triptych_blob::WarmReport;
 use triptych_blob::object_store::ObjectStore;
+use triptych_model::Share;
 use triptych_traceql::source::FetchSpans;
 
 use super::*;
+use crate::bucket_store::{BucketStore, BucketStoreConfig};
 use crate::head::Head;
 use crate::otlp;
 use crate::suite::{ctx, fetch, options, store};
@@ -72,6 +77,71 @@ async fn blocks_of_a_window_become_one_and_nothing_is_lost() {
     assert_eq!(later.deleted_blocks, 4);
     assert_eq!(names(&bucket, "data.parquet").await.len(), 1);
     assert_eq!(names(&bucket, COMPACTED_META_NAME).await.len(), 0);
+}
+
+/// One of two stores has seen a compaction that the other one has not, whoever owns which block.
+#[tokio::test(start_paused = true)]
+async fn no_view_of_a_compaction_loses_anything() {
+    const SHOWN: Duration = Duration::from_secs(60);
+    let tenant = TenantId::single();
+    let members: Arc<[Arc<str>]> = ["s-0", "s-1"].map(Arc::from).into();
+    let shares = [0, 1].map(|mine| Share::new(members.clone(), mine).unwrap());
+    let together = async |stores: [&BucketStore; 2]| {
+        let mut found = BTreeSet::new();
+        for (store, share) in stores.into_iter().zip(&shares) {
+            let part = store.share(Some(share));
+            found.extend(fetch(&part, &FetchSpans::default()).await.into_iter().map(|t| t.trace_id));
+        }
+        found.len()
+    };
+    for replaced_shown in [Duration::ZERO, SHOWN] {
+        let mut lost = 0;
+        // Ids are chance, and so are owners.
+        for _ in 0..12 {
+            let bucket = triptych_blob::memory();
+            for seed in 0..2 {
+                flush(&bucket, head(&[rich(seed)])).await;
+            }
+            let config = BucketStoreConfig { replaced_shown, ..BucketStoreConfig::default() };
+            let store = || BucketStore::new(bucket.clone(), config.clone());
+            let (early, late, fresh) = (store(), store(), store());
+            late.sync().await.unwrap();
+            early.sync().await.unwrap();
+            assert_eq!(together([&early, &late]).await, 2);
+            let now = BASE_NS as i64 + 10 * 3600 * SECOND;
+            assert_eq!(compact(&bucket, &self::config(), now).await.written_blocks, 1);
+            for _ in 0..3 {
+                early.sync().await.unwrap();
+                // One that starts now finds the mark and nothing else.
+                fresh.sync().await.unwrap();
+                for stores in [[&early, &late], [&late, &early], [&fresh, &late], [&late, &fresh]] {
+                    lost += usize::from(together(stores).await != 2);
+                }
+                tokio::time::advance(SHOWN / 3).await;
+            }
+            // The late one must have looked by now; the early one has dropped what was replaced.
+            late.sync().await.unwrap();
+            early.sync().await.unwrap();
+            assert_eq!(early.blocks(&tenant).len(), 1);
+            for stores in [[&early, &late], [&late, &early]] {
+                assert_eq!(together(stores).await, 2);
+            }
+        }
+        assert_eq!(lost > 0, replaced_shown.is_zero(), "{lost} answers of {replaced_shown:?} had gaps");
+    }
+}
+
+#[tokio::test]
+async fn opened_ahead_of_questions() {
+    let bucket = triptych_blob::memory();
+    for seed in 0..3 {
+        flush(&bucket, head(&[rich(seed)])).await;
+    }
+    let store = store(&bucket).await;
+    assert_eq!(store.warm(|_, _| false).await, WarmReport::default());
+    let report = store.warm(|tenant, _| *tenant == TenantId::single()).await;
+    assert_eq!((report.wanted, report.opened, report.failed), (3, 3, vec![]));
+    assert_eq!(store.warm(|_, _| true).await.opened, 0, "all are open");
 }
 
 #[tokio::test]

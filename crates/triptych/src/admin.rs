@@ -152,8 +152,9 @@ async fn compact(State(admin): State<Arc<Admin>>) -> Response {
     match compactor.round().await {
         Ok(done) => {
             sync(&admin).await;
-            Json(json!({"merged": done.merged, "written": done.written, "removed": done.removed}))
-                .into_response()
+            Json(json!({"merged": done.merged, "written": done.written, "removed": done.removed,
+                "copies": done.copies}))
+            .into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -15,7 +15,7 @@ use triptych_config::TenantLimits;
 use triptych_gateway::front::{Backend, Engines};
 use triptych_ingester::Ingester;
 use triptych_querier::{Sources, Stores};
-use triptych_ring::{Gossip, Member, Peer, Replication, peers};
+use triptych_ring::{Gossip, Member, Ownership, Peer, Replication, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
     MetricsStoreClient, MetricsStoreServer, OnPool, QueryClient, QueryServer, TracesStore, TracesStoreClient,
@@ -386,6 +386,10 @@ fn compactor(parts: &mut Parts) -> Result<()> {
         clock: parts.clock.clone(),
         pools: parts.pools.clone(),
         memory: parts.budget.share(MemoryShare::Compaction).clone(),
+        ownership: parts.gossip.as_ref().map_or_else(Ownership::alone, |gossip| {
+            Ownership::among(gossip.members(Role::Compactor.name()), &parts.config.node())
+        }),
+        node: parts.config.node(),
     });
     compactor.start(&parts.tasks);
     parts.ready_when(Role::Compactor, || true);

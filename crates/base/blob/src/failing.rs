@@ -1,4 +1,5 @@
-//! The twin that fails: on demand, by seed, or for good after a number of writes (a crash, as the bucket sees it).
+//! The twin that fails: on demand, by seed, or for good after a number of writes (a crash, as the bucket sees it). Or it only
+//! hesitates, so that two who use a bucket meet in it in many ways.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
@@ -39,6 +40,9 @@ impl Default for Fault {
 struct State {
     random: u64,
     faults: Vec<Fault>,
+    ignores_conditions: bool,
+    /// How often an operation gives way at most.
+    pauses_max: u32,
     /// Writes (put, multipart, delete, copy) left until all fail.
     writes_left: Option<u64>,
     writes: u64,
@@ -79,6 +83,17 @@ impl FailingBucket {
     /// After so many more writes every write fails.
     pub fn fail_after_writes(&self, writes: u64) {
         self.state.lock().writes_left = Some(writes);
+    }
+
+    /// From now on a put that must create its object replaces one that is there, as with some servers.
+    pub fn ignore_conditions(&self) {
+        self.state.lock().ignores_conditions = true;
+    }
+
+    /// From now on every operation lets others go on before it, up to so many times as the seed decides: futures that run on one
+    /// thread interleave in another way for every seed.
+    pub fn hesitate(&self, pauses_max: u32) {
+        self.state.lock().pauses_max = pauses_max;
     }
 
     /// Nothing fails any more.
@@ -126,12 +141,45 @@ impl FailingBucket {
         }
     }
 
+    async fn pause(&self) {
+        let pauses = {
+            let mut state = self.state.lock();
+            match state.pauses_max {
+                0 => 0,
+                max => (next_random(&mut state.random) * f64::from(max + 1)) as u32,
+            }
+        };
+        for _ in 0..pauses {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A listing, when it has hesitated enough.
+    fn listing(
+        &self,
+        prefix: Option<&Path>,
+        list: impl FnOnce(&Bucket) -> BoxStream<'static, Result<ObjectMeta>> + Send + 'static,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (bucket, path) = (self.clone(), prefix.map_or("", |p| p.as_ref()).to_owned());
+        async move {
+            bucket.pause().await;
+            match bucket.verdict(Operation::List, &path) {
+                Verdict::Pass => list(&bucket.inner),
+                _ => futures::stream::iter([Err(failure(Operation::List, &path))]).boxed(),
+            }
+        }
+        .into_stream()
+        .flatten()
+        .boxed()
+    }
+
     async fn run<T>(
         &self,
         operation: Operation,
         path: &str,
         run: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.pause().await;
         match self.verdict(operation, path) {
             Verdict::Pass => run.await,
             Verdict::FailBefore => Err(failure(operation, path)),
@@ -160,7 +208,15 @@ impl fmt::Display for FailingBucket {
 
 #[async_trait]
 impl ObjectStore for FailingBucket {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut opts: PutOptions,
+    ) -> Result<PutResult> {
+        if self.state.lock().ignores_conditions {
+            opts.mode = PutMode::Overwrite;
+        }
         self.run(Operation::Put, location.as_ref(), self.inner.put_opts(location, payload, opts)).await
     }
 
@@ -199,11 +255,8 @@ impl ObjectStore for FailingBucket {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let path = prefix.map_or("", |p| p.as_ref());
-        match self.verdict(Operation::List, path) {
-            Verdict::Pass => self.inner.list(prefix),
-            _ => futures::stream::iter([Err(failure(Operation::List, path))]).boxed(),
-        }
+        let within = prefix.cloned();
+        self.listing(prefix, move |inner| inner.list(within.as_ref()))
     }
 
     fn list_with_offset(
@@ -211,11 +264,8 @@ impl ObjectStore for FailingBucket {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let path = prefix.map_or("", |p| p.as_ref());
-        match self.verdict(Operation::List, path) {
-            Verdict::Pass => self.inner.list_with_offset(prefix, offset),
-            _ => futures::stream::iter([Err(failure(Operation::List, path))]).boxed(),
-        }
+        let (within, offset) = (prefix.cloned(), offset.clone());
+        self.listing(prefix, move |inner| inner.list_with_offset(within.as_ref(), &offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

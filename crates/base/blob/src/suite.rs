@@ -145,7 +145,61 @@ async fn cached() {
 
 #[tokio::test]
 async fn failing_twin_that_does_not_fail() {
-    suite(Arc::new(FailingBucket::new(memory(), 1))).await;
+    let failing = FailingBucket::new(memory(), 1);
+    failing.hesitate(3);
+    suite(Arc::new(failing)).await;
+}
+
+#[tokio::test]
+async fn a_fence_that_is_open() {
+    suite(Arc::new(FencedBucket::new(memory(), || true))).await;
+}
+
+#[tokio::test]
+async fn a_fence_that_is_shut_lets_nothing_change() {
+    let inner = memory();
+    inner.put(&path("a"), "x".into()).await.unwrap();
+    let may_write = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let asked = may_write.clone();
+    let bucket = FencedBucket::new(inner.clone(), move || asked.load(std::sync::atomic::Ordering::Relaxed));
+    let mut parts = bucket.put_multipart(&path("parts")).await.unwrap();
+    parts.put_part(text(6 << 20).into()).await.unwrap();
+    may_write.store(false, std::sync::atomic::Ordering::Relaxed);
+    let refused = store_error(bucket.put(&path("b"), "x".into()).await.unwrap_err());
+    assert!(
+        refused.kind == Kind::Unavailable && refused.to_string().contains("another process'"),
+        "{refused}"
+    );
+    assert!(bucket.delete(&path("a")).await.is_err());
+    assert!(bucket.copy(&path("a"), &path("b")).await.is_err());
+    assert!(bucket.put_multipart(&path("b")).await.is_err());
+    assert!(parts.put_part(text(1).into()).await.is_err() && parts.complete().await.is_err());
+    assert_eq!(bucket.get(&path("a")).await.unwrap().bytes().await.unwrap(), "x");
+    assert_eq!(names(&inner, "").await, ["a"]);
+}
+
+#[tokio::test]
+async fn conditional_puts_are_probed() {
+    let check = async |bucket: &Bucket, honours: bool| {
+        // Twice: nothing is left behind that the next probe falls over.
+        for _ in 0..2 {
+            assert_eq!(probe::honours_create(bucket, &path("control/probe")).await.unwrap(), honours);
+            assert!(bucket.head(&path("control/probe")).await.is_err());
+        }
+    };
+    check(&memory(), true).await;
+    let (_dir, local) = directory();
+    check(&local, true).await;
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = s3_server(dir.path()).await;
+    check(&BucketConfig::S3(s3(&endpoint)).build().unwrap(), true).await;
+
+    let failing = FailingBucket::new(memory(), 1);
+    let bucket: Bucket = Arc::new(failing.clone());
+    failing.ignore_conditions();
+    check(&bucket, false).await;
+    failing.fail(Fault { operation: Some(Operation::Put), ..Fault::default() });
+    assert_eq!(probe::honours_create(&bucket, &path("x")).await.unwrap_err().kind, Kind::Unavailable);
 }
 
 /// A server of the S3 protocol over a directory, in this process.

@@ -1,12 +1,14 @@
 //! Who is there, and who keeps what.
 //!
-//! **Owns** members and their states, where a hash goes ([`Placement`]), whether what answered makes a read whole ([`Coverage`]).
+//! **Owns** members and their states, where a hash goes ([`Placement`]), who does what is to be done once ([`Ownership`]), whether what
+//! answered makes a read whole ([`Coverage`]).
 //! **Must not know** what is written or read, protocols between services, tenants beyond their name.
 //!
 //! | module | |
 //! |---|---|
 //! | [`member`] | a process of a role as the others see it |
 //! | [`placement`] | hash -> shard -> replica set; shuffle sharding |
+//! | [`ownership`] | key -> the one member that works on it |
 //! | [`coverage`] | which failures a read survives |
 //! | [`peers`] | members with a way to reach them, exchanged as a whole |
 //! | [`gossip`] | membership: the only module with I/O |
@@ -24,16 +26,19 @@
 //!
 //! # Consistency
 //! Views differ between processes for as long as gossip takes, and for as long as a partition lasts. Nothing here relies on equal
-//! views: a write counts zones that took it, a read counts zones that answered whole, and two quorums of zones meet.
+//! views: a write counts zones that took it, a read counts zones that answered whole, and two quorums of zones meet; what is owned is
+//! done so that twice does no harm.
 
 pub mod coverage;
 pub mod gossip;
 pub mod member;
+pub mod ownership;
 pub mod peers;
 pub mod placement;
 
 pub use coverage::Coverage;
 pub use gossip::{Gossip, GossipConfig, Members, Myself};
 pub use member::{Member, MemberState};
+pub use ownership::Ownership;
 pub use peers::{Peer, Peers};
 pub use placement::{Placement, ReplicaSet, Replication, SHARDS, subset};

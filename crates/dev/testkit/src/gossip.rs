@@ -26,6 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 pub enum Role {
     Ingester,
     StoreGateway,
+    Compactor,
     /// Asks and writes; nobody looks for it.
     Other,
 }
@@ -99,7 +100,10 @@ impl Gossip {
         life: &Life,
         listeners: Vec<(Role, Listener)>,
     ) {
-        let state = if role == Role::Other { MemberState::Active } else { MemberState::Joining };
+        let state = match role {
+            Role::Ingester | Role::StoreGateway => MemberState::Joining,
+            Role::Compactor | Role::Other => MemberState::Active,
+        };
         let own =
             Rumour { role, zone: zone.clone(), state, version: (incarnation, 0), heard: Instant::now() };
         let mut process = Process {

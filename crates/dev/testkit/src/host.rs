@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use triptych_config::TenantLimits;
 use triptych_ingester::Ingester;
 use triptych_model::Result;
-use triptych_ring::{Member, MemberState};
+use triptych_ring::{Member, MemberState, Ownership};
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{Invariant, MemoryBudget, MemoryShare, ProcessBudget, Shutdown, Tasks};
@@ -369,13 +369,21 @@ impl CompactorHost {
         if running.is_some() {
             return;
         }
-        let process = Arc::new(self.machine.boot(Role::Other, Vec::new()));
+        let members = watch::Sender::new(Arc::from([]));
+        let heard = members.subscribe();
+        let listener = move |now: &[Member]| {
+            members.send_replace(now.iter().cloned().map(Arc::new).collect());
+        };
+        let listeners = vec![(Role::Compactor, Box::new(listener) as Listener)];
+        let process = Arc::new(self.machine.boot(Role::Compactor, listeners));
         let compactor = self.config.clone().build(triptych_compactor::Deps {
             memory: MemoryBudget::new("compactions", 512 << 20),
             bucket: self.machine.place.bucket.view(&self.machine.name, &process.life),
             limits: self.machine.place.limits.clone(),
             clock: self.machine.clock.clone(),
             pools: Handles::current(),
+            ownership: Ownership::among(heard, &self.machine.name),
+            node: self.machine.name.to_string(),
         });
         compactor.start(&process.tasks);
         self.machine.note(format_args!("started"));

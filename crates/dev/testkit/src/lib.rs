@@ -1,7 +1,7 @@
 //! The real parts of Triptych on simulated machines: one thread, one seed, and the seed decides everything.
 //!
-//! **Owns** the simulated clock, disk, bucket and network; a world of machines with distributors, ingesters, store-gateways, a compactor
-//! and queriers; a workload that knows what was acknowledged; the storm of faults; the checks.
+//! **Owns** the simulated clock, disk, bucket and network; a world of machines with distributors, ingesters, store-gateways,
+//! compactors and queriers; a workload that knows what was acknowledged; the storm of faults; the checks.
 //! **Must not know** formats, or what is inside of a part: it uses the doors that everybody uses.
 //!
 //! | module | |
@@ -19,7 +19,8 @@
 //! The invariants of `docs/ARCHITECTURE.md`, by their numbers (`triptych_runtime::Invariant`), from outside: a read that says that it is
 //! complete holds everything that was acknowledged before it began (I1, I5); nothing is shown twice (I4), nothing that was not written
 //! (I9) or that is another tenant's (I6). When the faults are over, every read becomes complete; after a flush and compaction the bucket
-//! alone holds everything (I2, I3). What the product itself checks (`invariant!`) counts as well, as does a task that dies.
+//! alone holds everything (I2, I3), and compaction has come to rest: there are no copies left to merge. What the product itself checks
+//! (`invariant!`) counts as well, as does a task that dies.
 //!
 //! # Running it
 //! `cargo test -p triptych-testkit` runs a fixed list of seeds and is part of `make test`. `make simulate` runs ten thousand others.

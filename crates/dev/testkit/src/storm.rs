@@ -141,7 +141,11 @@ async fn harm_network(world: &World, dice: &mut Dice) {
 fn freeze(world: &World, dice: &mut Dice) {
     let time = dice.ms(1000..=30_000);
     match dice.below(3) {
-        0 => world.compactor.freeze(time),
+        0 => {
+            if let Some(host) = dice.pick(&world.compactors) {
+                host.freeze(time);
+            }
+        }
         1 => {
             if let Some(host) = dice.pick(&world.store_gateways) {
                 host.freeze(time);
@@ -163,9 +167,10 @@ async fn kill_store_gateway(world: &World, dice: &mut Dice) {
 }
 
 async fn kill_compactor(world: &World, dice: &mut Dice) {
-    world.compactor.kill();
+    let Some(host) = dice.pick(&world.compactors) else { return };
+    host.kill();
     sleep(dice.ms(0..=20_000)).await;
-    world.compactor.start();
+    host.start();
 }
 
 async fn flush(world: &World, dice: &mut Dice) {

@@ -37,6 +37,7 @@ pub struct Shape {
     /// Ingesters of zone a that come during the storm, or at its end.
     pub ingesters_later: usize,
     pub store_gateways: usize,
+    pub compactors: usize,
     pub queriers: usize,
     pub distributors: usize,
     pub tenants: usize,
@@ -48,7 +49,12 @@ impl Shape {
             zones: if dice.chance(0.6) { 3 } else { 1 },
             ingesters_per_zone: 1 + dice.below(2),
             ingesters_later: dice.below(2),
+<<<<<<< HEAD
             store_gateways: 1 + dice.below(3),
+=======
+            store_gateways: 1 + dice.below(2),
+            compactors: 1 + dice.below(2),
+>>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
             queriers: 1 + dice.below(2),
             distributors: 1 + dice.below(2),
             tenants: 2,
@@ -64,7 +70,7 @@ pub struct World {
     pub bucket: SimBucket,
     pub ingesters: Vec<IngesterHost>,
     pub store_gateways: Vec<StoreHost>,
-    pub compactor: CompactorHost,
+    pub compactors: Vec<CompactorHost>,
     pub distributors: Vec<(Machine, Arc<dyn Write>)>,
     pub queriers: Vec<(Machine, Querier)>,
     pub replication: Replication,
@@ -161,7 +167,9 @@ impl World {
         let store_gateways: Vec<_> = (0..shape.store_gateways)
             .map(|i| StoreHost::new(machine(&format!("store-{i}"), ""), store_gateway_config(mutant)))
             .collect();
-        let compactor = CompactorHost::new(machine("compactor", ""), compactor_config());
+        let compactors: Vec<_> = (0..shape.compactors)
+            .map(|i| CompactorHost::new(machine(&format!("compactor-{i}"), ""), compactor_config()))
+            .collect();
         let replication = Replication::new(shape.zones);
         let mut others = Vec::new();
         let mut distributors = Vec::new();
@@ -197,7 +205,7 @@ impl World {
             host.start()?;
         }
         store_gateways.iter().for_each(StoreHost::start);
-        compactor.start();
+        compactors.iter().for_each(CompactorHost::start);
         let tenants =
             (0..shape.tenants).map(|i| TenantId::new(&format!("tenant-{i}"))).collect::<Result<_>>()?;
         let ledger = Arc::default();
@@ -209,7 +217,7 @@ impl World {
             bucket,
             ingesters,
             store_gateways,
-            compactor,
+            compactors,
             distributors,
             queriers,
             replication,
@@ -234,7 +242,7 @@ impl World {
             let _ = host.start();
         }
         self.store_gateways.iter().for_each(StoreHost::start);
-        self.compactor.start();
+        self.compactors.iter().for_each(CompactorHost::start);
     }
 
     /// A querier or distributor begins again, and has to hear who is there.
@@ -251,7 +259,8 @@ impl World {
         let ingesters = self.ingesters.iter().map(|h| &h.machine);
         let stores = self.store_gateways.iter().map(|h| &h.machine);
         let others = self.distributors.iter().map(|(m, _)| m).chain(self.queriers.iter().map(|(m, _)| m));
-        let all = ingesters.chain(stores).chain([&self.compactor.machine]).chain(others);
+        let compactors = self.compactors.iter().map(|h| &h.machine);
+        let all = ingesters.chain(stores).chain(compactors).chain(others);
         all.map(|machine| machine.name.clone()).collect()
     }
 

@@ -3,11 +3,10 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
-use triptych_config::Limits;
 use triptych_logs::{CompactConfig, compact_tenant, tenants};
 use triptych_model::{Error, Result, Signal, TenantId};
 
-use crate::{CompactDoor, Config, Done};
+use crate::{CompactDoor, Done, Turn};
 
 pub struct Door;
 
@@ -18,24 +17,26 @@ impl CompactDoor for Door {
         tenants(bucket).boxed()
     }
 
-    fn round<'a>(
-        bucket: &'a Bucket,
-        tenant: &'a TenantId,
-        limits: &'a Limits,
-        _: &'a Config,
-        now_ns: i64,
-    ) -> BoxFuture<'a, Result<Done>> {
+    fn round(turn: Turn<'_>) -> BoxFuture<'_, Result<Done>> {
         async move {
-            let config =
-                CompactConfig { retention_ns: limits.logs.retention.as_nanos() as i64, ..Default::default() };
+            let Turn { bucket, tenant, limits, config, now_ns, .. } = turn;
+            let usual = CompactConfig::default();
+            let config = CompactConfig {
+                retention_ns: limits.logs.retention.as_nanos() as i64,
+                delete_delay_ns: config.delete_delay.as_nanos() as i64,
+                memory_bytes_max: config.memory_bytes_max.min(usual.memory_bytes_max),
+                ..usual
+            };
             let report = compact_tenant(bucket, tenant, &config, now_ns).await?;
             if let Some(first) = report.failed.first() {
                 return Err(Error::unavailable(first.clone()));
             }
             Ok(Done {
-                merged: report.index_files_deleted as usize,
-                written: report.index_files_written as usize,
-                removed: (report.chunks_expired + report.orphans_deleted) as usize,
+                merged: (report.index_files_merged + report.chunks_merged) as usize,
+                written: (report.index_files_written + report.chunks_written) as usize,
+                removed: (report.index_files_deleted + report.chunks_expired + report.orphans_deleted)
+                    as usize,
+                copies: report.copies,
             })
         }
         .boxed()

@@ -3,11 +3,10 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
-use triptych_config::Limits;
 use triptych_metrics::{CompactConfig, compact_tenant, tenants};
 use triptych_model::{Error, Result, Signal, TenantId};
 
-use crate::{CompactDoor, Config, Done};
+use crate::{CompactDoor, Done, Turn};
 
 pub struct Door;
 
@@ -18,22 +17,17 @@ impl CompactDoor for Door {
         tenants(bucket).boxed()
     }
 
-    fn round<'a>(
-        bucket: &'a Bucket,
-        tenant: &'a TenantId,
-        limits: &'a Limits,
-        config: &'a Config,
-        now_ns: i64,
-    ) -> BoxFuture<'a, Result<Done>> {
+    fn round(turn: Turn<'_>) -> BoxFuture<'_, Result<Done>> {
         async move {
-            let own = config;
+            let Turn { bucket, tenant, limits, config, has_conditional_puts, now_ns } = turn;
+            let usual = CompactConfig::default();
             let config = CompactConfig {
                 retention_ms: limits.metrics.retention.as_millis() as i64,
                 delete_delay_ms: config.delete_delay.as_millis() as i64,
-                ..Default::default()
+                memory_bytes_max: config.memory_bytes_max.min(usual.memory_bytes_max),
+                has_conditional_puts,
+                ..usual
             };
-            let memory_bytes_max = own.memory_bytes_max.min(config.memory_bytes_max);
-            let config = CompactConfig { memory_bytes_max, ..config };
             let report = compact_tenant(bucket, tenant, &config, now_ns / 1_000_000).await?;
             if let Some(first) = report.failed.first() {
                 return Err(Error::unavailable(first.clone()));
@@ -42,6 +36,7 @@ impl CompactDoor for Door {
                 merged: report.marked.len(),
                 written: report.merged.len(),
                 removed: report.deleted.len() + report.partial_deleted.len(),
+                copies: report.copies,
             })
         }
         .boxed()

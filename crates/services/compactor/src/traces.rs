@@ -3,11 +3,10 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use triptych_blob::Bucket;
-use triptych_config::Limits;
 use triptych_model::{Error, Result, Signal, TenantId};
 use triptych_traces::{CompactConfig, compact_tenant, tenants};
 
-use crate::{CompactDoor, Config, Done};
+use crate::{CompactDoor, Done, Turn};
 
 pub struct Door;
 
@@ -18,14 +17,9 @@ impl CompactDoor for Door {
         tenants(bucket).boxed()
     }
 
-    fn round<'a>(
-        bucket: &'a Bucket,
-        tenant: &'a TenantId,
-        limits: &'a Limits,
-        config: &'a Config,
-        now_ns: i64,
-    ) -> BoxFuture<'a, Result<Done>> {
+    fn round(turn: Turn<'_>) -> BoxFuture<'_, Result<Done>> {
         async move {
+            let Turn { bucket, tenant, limits, config, now_ns, .. } = turn;
             let config = CompactConfig {
                 retention_ns: limits.traces.retention.as_nanos() as i64,
                 delete_delay_ns: config.delete_delay.as_nanos() as i64,
@@ -39,6 +33,7 @@ impl CompactDoor for Door {
                 merged: report.merged_blocks as usize,
                 written: report.written_blocks as usize,
                 removed: (report.expired_blocks + report.deleted_blocks + report.deleted_partial) as usize,
+                copies: report.copies,
             })
         }
         .boxed()

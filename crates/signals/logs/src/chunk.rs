@@ -5,6 +5,7 @@
 //! | [`codec`] | the compressions a block may have |
 //! | [`symbols`] | the strings of structured metadata, kept once per chunk |
 //! | [`block`] | entries on their way into a block, and out of one |
+//! | [`builder`] | a chunk that is being filled |
 //! | [`format`] | a whole chunk: header, symbols, blocks, metas, footer |
 //! | [`envelope`] | what stands around the chunk in an object, and the object's key |
 //!
@@ -12,6 +13,7 @@
 //! against the slice, checksums, counts against what the bytes can hold; a block that inflates past its bound is refused.
 
 pub mod block;
+pub mod builder;
 pub mod codec;
 pub mod envelope;
 pub mod format;
@@ -20,6 +22,7 @@ pub mod symbols;
 mod tests;
 
 pub use block::{Block, EntryReader, OpenBlock, RawEntry};
+pub use builder::ChunkBuilder;
 pub use codec::Codec;
 pub use envelope::ChunkRef;
 pub use format::{BlockMeta, Chunk, encode};

@@ -6,6 +6,9 @@
 //! logs/index/<prefix><days since the epoch>/<unix s>-<node>.tsdb.gz             Loki's own, several tenants in one file
 //! ```
 
+use bytes::Bytes;
+use triptych_blob::Bucket;
+use triptych_blob::object_store::ObjectStoreExt;
 use triptych_blob::object_store::path::Path;
 use triptych_model::{Error, Result, TenantId};
 
@@ -70,6 +73,16 @@ pub fn completes(path: &Path) -> bool {
 /// Days since the epoch that a range of milliseconds touches.
 pub fn days(from_ms: i64, through_ms: i64) -> std::ops::RangeInclusive<i64> {
     from_ms.div_euclid(DAY_MS)..=through_ms.div_euclid(DAY_MS)
+}
+
+/// An object, unless it is larger than `bytes_max`.
+pub(crate) async fn get(bucket: &Bucket, path: &Path, bytes_max: u64) -> Result<Bytes> {
+    let object = bucket.get(path).await.map_err(|e| failed("reading", path, &e))?;
+    if object.meta.size > bytes_max {
+        let size = object.meta.size;
+        return Err(Error::exhausted(format!("{path} has {size} bytes, the limit is {bytes_max}")));
+    }
+    object.bytes().await.map_err(|e| failed("reading", path, &e))
 }
 
 /// An object store's error as ours.

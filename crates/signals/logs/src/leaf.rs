@@ -14,6 +14,27 @@ use crate::chunk::{EntryReader, RawEntry, SymbolTable};
 use crate::scan::entries::Window;
 use crate::scan::{PlainBlock, StreamInfo};
 
+/// What becomes of the entries of a block.
+pub(crate) trait LineLeaf: Send + Sync + 'static {
+    /// What is kept for a stream from block to block.
+    type Pipeline: Send;
+
+    fn for_stream(&self, stream: &StreamInfo) -> Self::Pipeline;
+
+    /// Runs over the entries of the window, pushes what passes in the asked direction, says how many entries it looked at.
+    fn scan(
+        &self,
+        pipeline: &mut Self::Pipeline,
+        stream: &StreamInfo,
+        block: &PlainBlock,
+        window: Window,
+        out: &mut Vec<LogEntry>,
+    ) -> Result<u64>;
+}
+
+/// Passes every entry as it is stored; labels are left out.
+pub(crate) struct RawLeaf;
+
 /// A log query at a leaf.
 pub(crate) struct EntryLeaf {
     leaf: LogLeaf,
@@ -162,16 +183,19 @@ impl EntryLeaf {
         self.leaf.matchers()
     }
 
-    pub fn for_stream(&self, stream: &StreamInfo) -> StreamPipeline {
-        self.pipeline.for_stream(&stream.labels)
-    }
-
     pub fn tail_pipeline(&self, stream: &StreamInfo) -> TailPipeline {
         TailPipeline(self.for_stream(stream))
     }
+}
 
-    /// Runs over the entries of the window, pushes what passes in the asked direction, says how many entries it looked at.
-    pub fn scan(
+impl LineLeaf for EntryLeaf {
+    type Pipeline = StreamPipeline;
+
+    fn for_stream(&self, stream: &StreamInfo) -> StreamPipeline {
+        self.pipeline.for_stream(&stream.labels)
+    }
+
+    fn scan(
         &self,
         pipeline: &mut StreamPipeline,
         stream: &StreamInfo,
@@ -179,37 +203,78 @@ impl EntryLeaf {
         window: Window,
         out: &mut Vec<LogEntry>,
     ) -> Result<u64> {
-        // The lines that pass lie in one buffer of their own: none keeps the whole block in memory. Until the buffer is
-        // finished an entry's line is empty, and its place is in `places`.
-        let mut text: Vec<u8> = Vec::new();
-        let mut places: Vec<(usize, usize)> = Vec::new();
-        let rows = walk(block, window, self.prefilter.as_ref(), out, |entry, metadata| {
+        scan_lines(block, window, self.prefilter.as_ref(), out, |entry, metadata, text| {
             let pairs = metadata.pairs.iter().copied();
             let processed = match std::str::from_utf8(entry.line) {
                 Ok(line) => pipeline.process(entry.ts_ns, line, pairs)?,
                 Err(_) => pipeline.process_bytes(entry.ts_ns, entry.line, pairs)?,
             };
             let Processed { line, labels, metadata: kept, parsed } = processed;
-            let place = text.len();
             text.extend_from_slice(line.as_bytes());
-            places.push((place, text.len()));
             let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
             Some(LogEntry { labels, metadata: kept, parsed, ts_ns: entry.ts_ns, line: Bytes::new(), key })
-        })?;
-        let text = Bytes::from(text);
-        for (entry, (from, to)) in out.iter_mut().zip(places) {
-            entry.line = text.slice(from..to);
-        }
-        // Writers order entries; a chunk of unknown origin may not be trusted with that.
-        match window.direction {
-            Direction::Forward if !out.is_sorted_by_key(|e| e.ts_ns) => out.sort_by_key(|e| e.ts_ns),
-            Direction::Backward if !out.is_sorted_by_key(|e| Reverse(e.ts_ns)) => {
-                out.sort_by_key(|e| Reverse(e.ts_ns));
-            }
-            _ => {}
-        }
-        Ok(rows)
+        })
     }
+}
+
+impl LineLeaf for RawLeaf {
+    type Pipeline = ();
+
+    fn for_stream(&self, _: &StreamInfo) {}
+
+    fn scan(
+        &self,
+        (): &mut (),
+        stream: &StreamInfo,
+        block: &PlainBlock,
+        window: Window,
+        out: &mut Vec<LogEntry>,
+    ) -> Result<u64> {
+        scan_lines(block, window, None, out, |entry, metadata, text| {
+            text.extend_from_slice(entry.line);
+            Some(LogEntry {
+                labels: Labels::empty(),
+                metadata: Labels::from_sorted(metadata.pairs.iter().copied()),
+                parsed: Labels::empty(),
+                ts_ns: entry.ts_ns,
+                line: Bytes::new(),
+                key: entry_key(stream.fingerprint, entry.line, metadata.hash),
+            })
+        })
+    }
+}
+
+/// As [`walk`]; `each` writes the line of an entry that passes into the buffer and leaves it empty in the entry.
+fn scan_lines<'a>(
+    block: &'a PlainBlock,
+    window: Window,
+    prefilter: Option<&LineFilter>,
+    out: &mut Vec<LogEntry>,
+    mut each: impl FnMut(&RawEntry<'a>, &MetadataSet<'a>, &mut Vec<u8>) -> Option<LogEntry>,
+) -> Result<u64> {
+    // The lines that pass lie in one buffer of their own: none keeps the whole block in memory. Until the buffer is finished an
+    // entry's line is empty, and its place is in `places`.
+    let mut text: Vec<u8> = Vec::new();
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    let rows = walk(block, window, prefilter, out, |entry, metadata| {
+        let place = text.len();
+        let passed = each(entry, metadata, &mut text)?;
+        places.push((place, text.len()));
+        Some(passed)
+    })?;
+    let text = Bytes::from(text);
+    for (entry, (from, to)) in out.iter_mut().zip(places) {
+        entry.line = text.slice(from..to);
+    }
+    // Writers order entries; a chunk of unknown origin may not be trusted with that.
+    match window.direction {
+        Direction::Forward if !out.is_sorted_by_key(|e| e.ts_ns) => out.sort_by_key(|e| e.ts_ns),
+        Direction::Backward if !out.is_sorted_by_key(|e| Reverse(e.ts_ns)) => {
+            out.sort_by_key(|e| Reverse(e.ts_ns));
+        }
+        _ => {}
+    }
+    Ok(rows)
 }
 
 impl ExtractLeaf {
@@ -254,7 +319,7 @@ impl ExtractLeaf {
             let key = entry_key(stream.fingerprint, entry.line, metadata.hash);
             Some(LogSample { ts_ns: entry.ts_ns, key, value, series: last })
         })?;
-        // As in `EntryLeaf::scan`.
+        // As in `scan_lines`.
         if !samples.is_sorted_by_key(|s| s.ts_ns) {
             samples.sort_by_key(|s| s.ts_ns);
         }

@@ -12,7 +12,8 @@
 //! | [`head`] | what one tenant wrote in one generation; `flush` |
 //! | [`bucket_store`] | all tenants' chunks in the bucket |
 //! | [`merge`], `runs` | several sources into one, without copies |
-//! | [`compact`] | merging index files, retention, orphans |
+//! | [`compact`] | merging index files and chunks, retention, orphans |
+//! | `upload` | a finished chunk into the bucket |
 //! | `scan`, `leaf` | how blocks become an answer in the order of time; the seam to LogQL |
 //! | `postings`, `figures`, `fields` | label index of a head; stats and volumes; detected fields |
 //!
@@ -42,6 +43,7 @@ pub(crate) mod runs;
 pub(crate) mod scan;
 #[cfg(test)]
 mod suite;
+pub(crate) mod upload;
 
 pub use bucket_store::{BucketStore, BucketStoreConfig, SyncReport};
 pub use compact::{CompactConfig, CompactReport, compact_tenant, tenants};

@@ -74,7 +74,7 @@ pub fn head_of(lines: &[Line]) -> Head {
     head_with(lines, small_blocks())
 }
 
-fn head_with(lines: &[Line], config: HeadConfig) -> Head {
+pub fn head_with(lines: &[Line], config: HeadConfig) -> Head {
     let head = Head::new(config);
     for part in lines.chunks(100) {
         let report = head.append(batch(part).plain()).unwrap();

@@ -12,7 +12,12 @@
 //! A merged block names its level-1 sources, so that stores and step 4 know what it holds. Copies of samples (replicas, blocks
 //! written twice) are removed for good here. A block that cannot be read gets a `no-compact-mark.json` and stays as it is.
 //!
-//! Two rounds for the same tenant at the same time do no harm beyond double work; the service's lease prevents it.
+//! Two rounds for the same tenant at the same time do no harm beyond double work: every block has a name of its own, so nobody writes
+//! over what another one wrote; a block is marked only by who has seen all of its samples in another whole block that is not marked;
+//! and what that block is marked for in its turn is a third one that holds them. Of blocks with the same sources all choose the same
+//! one to stay. A round that was overtaken finds blocks gone while it reads them, and gives up.
+//!
+//! What is assumed of time: nobody stands still for `partial_delay_ms` in the middle of an upload.
 
 mod plan;
 
@@ -68,6 +73,8 @@ pub struct CompactConfig {
     /// External labels in which copies of the same data differ (ingesters write `replica`). Blocks that differ in others are
     /// never merged.
     pub replica_labels: Vec<String>,
+    /// The bucket refuses to create an object that is there. Without it the time of a mark that is set twice is that of the second.
+    pub has_conditional_puts: bool,
 }
 
 impl Default for CompactConfig {
@@ -82,6 +89,7 @@ impl Default for CompactConfig {
             merges_max: 16,
             memory_bytes_max: 512 << 20,
             replica_labels: vec!["replica".to_owned(), "ingester".to_owned()],
+            has_conditional_puts: false,
         }
     }
 }
@@ -96,6 +104,8 @@ pub struct CompactReport {
     pub deleted: Vec<BlockId>,
     /// Uploads without `meta.json` that were removed.
     pub partial_deleted: Vec<BlockId>,
+    /// Samples that merges left out because another one has their series and time.
+    pub copies: u64,
     /// What did not work, one sentence each; the round went on without it.
     pub failed: Vec<String>,
     /// Blocks that are neither marked nor partial, after the round.
@@ -234,6 +244,8 @@ impl Round<'_> {
             Ok(into) => {
                 self.report.blocks += 1;
                 self.report.blocks -= sources.len().min(self.report.blocks);
+                let before: u64 = blocks.iter().map(|b| b.meta().stats.samples).sum();
+                self.report.copies += before.saturating_sub(into.stats.samples);
                 for id in &sources {
                     self.mark(*id, format!("merged into block {}", into.ulid)).await;
                 }
@@ -349,11 +361,12 @@ impl Round<'_> {
         }
     }
 
-    /// A mark that is there already stays, with its time.
+    /// A mark that is there already stays, with its time, where the bucket honours that.
     async fn put_mark(&self, id: BlockId, file: &str, mark: &impl Serialize) -> Result<()> {
         let path = file_path(&block_path(self.tenant, id), file);
         let json = serde_json::to_vec(mark).map_err(|e| Error::internal(format!("{path}: {e}")))?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mode = if self.config.has_conditional_puts { PutMode::Create } else { PutMode::Overwrite };
+        let options = PutOptions { mode, ..PutOptions::default() };
         match self.bucket.put_opts(&path, json.into(), options).await {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(e) => Err(bucket_error(format!("writing {path}"), e)),

@@ -127,22 +127,15 @@ pub(crate) fn separate(chunks: Vec<EncodedChunk>) -> Result<Vec<EncodedChunk>> {
 /// Joins chunks that overlap, and neighbours that have no more than so many samples together.
 fn regroup(mut chunks: Vec<EncodedChunk>, joined_samples_max: usize) -> Result<Vec<EncodedChunk>> {
     sort_chunks(&mut chunks);
-    let mut out: Vec<EncodedChunk> = Vec::with_capacity(chunks.len());
+    chunks.retain(|chunk| chunk::samples_in(&chunk.data) > 0);
+    let (chunks, mut others): (Vec<_>, Vec<_>) =
+        chunks.into_iter().partition(|chunk| chunk.encoding == ChunkEncoding::Xor);
+    let mut out: Vec<EncodedChunk> = Vec::with_capacity(chunks.len() + others.len());
     let mut group: Vec<EncodedChunk> = Vec::new();
     let mut group_end_ms = i64::MIN;
     let mut group_samples = 0usize;
     for chunk in chunks {
         let samples = usize::from(chunk::samples_in(&chunk.data));
-        if samples == 0 {
-            continue;
-        }
-        if chunk.encoding != ChunkEncoding::Xor {
-            write_group(&mut group, &mut out)?;
-            out.push(chunk);
-            group_end_ms = i64::MIN;
-            group_samples = 0;
-            continue;
-        }
         let overlaps = !group.is_empty() && chunk.start_ms <= group_end_ms;
         let small = group_samples + samples <= joined_samples_max;
         if !overlaps && !small {
@@ -154,6 +147,10 @@ fn regroup(mut chunks: Vec<EncodedChunk>, joined_samples_max: usize) -> Result<V
         group.push(chunk);
     }
     write_group(&mut group, &mut out)?;
+    if !others.is_empty() {
+        out.append(&mut others);
+        out.sort_by_key(|chunk| (chunk.start_ms, chunk.end_ms));
+    }
     Ok(out)
 }
 

@@ -428,7 +428,7 @@ impl Head {
             let mut snapshot = self.snapshot(shard, 0, 0);
             for (i, item) in snapshot.ascending().enumerate() {
                 let (id, parts) = item?;
-                let (trace, damaged) = decode_parts(id, &parts, KEEP_ALL);
+                let Decoded { trace, damaged, .. } = decode_parts(id, &parts, KEEP_ALL);
                 report.damaged_parts += damaged as u64;
                 if trace.span_count() > 0 {
                     upload.add(&trace, &Derived::of(&trace)).await?;
@@ -559,8 +559,17 @@ impl Ask {
     }
 }
 
-/// Decodes and merges the parts of a trace. Parts that are no OTLP are left out and counted.
-pub(crate) fn decode_parts<'a>(trace_id: TraceId, parts: &'a [Bytes], keep: &Keep) -> (Trace<'a>, usize) {
+/// The parts of a trace, put together.
+pub(crate) struct Decoded<'a> {
+    pub trace: Trace<'a>,
+    /// Parts that are no OTLP and were left out.
+    pub damaged: usize,
+    /// Spans that were left out because another one has their id.
+    pub copies: usize,
+}
+
+/// Decodes and merges the parts of a trace.
+pub(crate) fn decode_parts<'a>(trace_id: TraceId, parts: &'a [Bytes], keep: &Keep) -> Decoded<'a> {
     let mut damaged = 0;
     let mut traces: Vec<_> = parts
         .iter()
@@ -570,6 +579,7 @@ pub(crate) fn decode_parts<'a>(trace_id: TraceId, parts: &'a [Bytes], keep: &Kee
             decoded.ok()
         })
         .collect();
+    let spans: usize = traces.iter().map(Trace::span_count).sum();
     let single = traces.len() == 1 && no_copies(&traces[0]);
     let trace = match traces.pop() {
         Some(trace) if single => trace,
@@ -578,7 +588,8 @@ pub(crate) fn decode_parts<'a>(trace_id: TraceId, parts: &'a [Bytes], keep: &Kee
             merge::combine_traces(trace_id, traces)
         }
     };
-    (trace, damaged)
+    let copies = spans - trace.span_count();
+    Decoded { trace, damaged, copies }
 }
 
 /// Whether the spans' ids differ, which makes merging a single part needless.
@@ -613,7 +624,7 @@ impl ShardSnapshot {
             if !ask.needles.may_match(&parts) {
                 continue;
             }
-            let (trace, damaged) = decode_parts(*id, &parts, &ask.keep);
+            let Decoded { trace, damaged, .. } = decode_parts(*id, &parts, &ask.keep);
             if damaged > 0 {
                 ctx.missed(format!("trace {}: {damaged} received parts are no OTLP", hex::encode(id)));
             }

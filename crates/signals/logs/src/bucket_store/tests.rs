@@ -1,4 +1,4 @@
-use triptych_blob::object_store::PutPayload;
+use triptych_blob::object_store::{ObjectStoreExt, PutPayload};
 use triptych_model::Matcher;
 
 use super::*;

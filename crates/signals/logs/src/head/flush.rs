@@ -7,10 +7,9 @@ use triptych_blob::Bucket;
 use triptych_blob::object_store::{ObjectStoreExt, PutPayload};
 use triptych_model::{Error, Result, TenantId};
 
-use super::{Head, HeadStream};
-use crate::chunk::{self, SymbolTable, envelope};
-use crate::index::{self, ChunkMeta, SeriesMeta};
-use crate::layout;
+use super::Head;
+use crate::index::{self, SeriesMeta};
+use crate::{layout, upload};
 
 /// Uploads in flight.
 const UPLOADS: usize = 16;
@@ -70,8 +69,10 @@ impl Head {
         let mut written = futures::stream::iter(uploads)
             .map(|chunk| async move {
                 let (stream, chunk) = chunk?;
+                let whose = (tenant, stream.info.fingerprint, &stream.info.labels);
+                let compression = (config.codec, config.compression_level);
                 let (meta, bytes) =
-                    self.upload(bucket, tenant, &stream, &chunk.symbols, &chunk.blocks).await?;
+                    upload::chunk(bucket, whose, compression, &chunk.symbols, &chunk.blocks).await?;
                 Ok::<_, Error>((stream, meta, bytes))
             })
             .buffered(UPLOADS);
@@ -102,37 +103,5 @@ impl Head {
             report.index_files.push(path.to_string());
         }
         Ok(report)
-    }
-
-    async fn upload(
-        &self,
-        bucket: &Bucket,
-        tenant: &TenantId,
-        stream: &HeadStream,
-        symbols: &SymbolTable,
-        blocks: &[chunk::Block],
-    ) -> Result<(ChunkMeta, u64)> {
-        let config = &self.0.config;
-        let from_ns = blocks.iter().map(|b| b.from_ns).min().unwrap_or_default();
-        let through_ns = blocks.iter().map(|b| b.through_ns).max().unwrap_or_default();
-        let bounds_ms = envelope::round_outwards_ms(from_ns, through_ns);
-        let data = chunk::encode(config.codec, config.compression_level, symbols, blocks)?;
-        let info = &stream.info;
-        let (reference, object) = envelope::wrap(tenant, info.fingerprint, &info.labels, bounds_ms, &data)?;
-        drop(data);
-        let path = reference.path(tenant)?;
-        let bytes = object.len() as u64;
-        bucket.put(&path, object.into()).await.map_err(|e| layout::failed("writing", &path, &e))?;
-        // As Loki counts: lines, metadata references, the text of the symbols.
-        let plain =
-            blocks.iter().map(|b| u64::from(b.uncompressed_bytes)).sum::<u64>() + symbols.text_bytes() as u64;
-        let meta = ChunkMeta {
-            from_ms: reference.from_ms,
-            through_ms: reference.through_ms,
-            checksum: reference.checksum,
-            kb: u32::try_from((plain + 512) / 1024).unwrap_or(u32::MAX),
-            entries: blocks.iter().fold(0u32, |sum, b| sum.saturating_add(b.entries)),
-        };
-        Ok((meta, bytes))
     }
 }

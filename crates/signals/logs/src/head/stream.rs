@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use triptych_model::batch::{LogRecordEntry, LogsRecord};
-use triptych_model::labels::{put_uvarint, take_bytes};
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Labels, Result};
 
 use super::HeadConfig;
-use crate::chunk::{Block, Codec, OpenBlock, SymbolTable, Symbols};
+use crate::chunk::{Block, ChunkBuilder, Codec, SymbolTable};
 use crate::scan::{BlockSource, BlockTask, PlainBlock, StreamInfo};
 
 /// Largest entry that is taken: a block that holds it and what was there before can be read again
@@ -49,25 +48,13 @@ struct State {
     newest_ns: i64,
     chunks: Vec<HeadChunk>,
     /// The chunk that is being filled.
-    symbols: Symbols,
-    blocks: Vec<Block>,
-    blocks_bytes: usize,
-    /// Times in `blocks` and `open`.
-    chunk_bounds_ns: Option<(i64, i64)>,
-    open: OpenBlock,
+    next: ChunkBuilder,
+    /// Times in `next`.
+    next_bounds_ns: Option<(i64, i64)>,
     /// Number of the open block.
     number: u64,
-    /// Memory of the finished chunks and of the data of `blocks`.
+    /// Memory of the finished chunks.
     cut_bytes: usize,
-    scratch: Scratch,
-}
-
-/// The metadata that came last, and its references: it is the same for line after line.
-#[derive(Debug, Default)]
-struct Scratch {
-    metadata: Vec<u8>,
-    pairs: usize,
-    refs: Vec<u8>,
 }
 
 /// Figures of a part of a stream.
@@ -88,69 +75,22 @@ pub(crate) struct HeadStream {
 
 impl State {
     fn memory_bytes(&self) -> usize {
-        let vectors =
-            self.chunks.capacity() * size_of::<HeadChunk>() + self.blocks.capacity() * size_of::<Block>();
-        self.cut_bytes
-            + vectors
-            + self.open.memory_bytes()
-            + self.symbols.memory_bytes()
-            + self.scratch.metadata.capacity()
-            + self.scratch.refs.capacity()
+        self.cut_bytes + self.chunks.capacity() * size_of::<HeadChunk>() + self.next.memory_bytes()
     }
 
     fn cut_block(&mut self, codec: Codec, level: i32) -> Result<()> {
-        if let Some(block) = self.open.cut(codec, level)? {
-            self.blocks_bytes += block.data.len();
-            self.cut_bytes += block.data.len();
-            self.blocks.push(block);
-            self.number += 1;
-        }
+        self.number += u64::from(self.next.cut_block(codec, level)?);
         Ok(())
     }
 
     fn cut_chunk(&mut self) {
-        if self.blocks.is_empty() {
-            return;
-        }
-        let symbols = std::mem::take(&mut self.symbols).finish();
-        let mut blocks = std::mem::take(&mut self.blocks);
-        blocks.shrink_to_fit();
-        self.cut_bytes +=
-            symbols.memory_bytes() + size_of::<SymbolTable>() + blocks.len() * size_of::<Block>();
+        let Some((symbols, blocks)) = self.next.cut_chunk() else { return };
+        self.cut_bytes += symbols.memory_bytes()
+            + size_of::<SymbolTable>()
+            + blocks.iter().map(|block| size_of::<Block>() + block.data.len()).sum::<usize>();
         let first = self.number - blocks.len() as u64;
         self.chunks.push(HeadChunk { symbols, blocks, first });
-        self.blocks_bytes = 0;
-        self.chunk_bounds_ns = None;
-        self.scratch = Scratch::default();
-    }
-
-    /// Makes the references of `metadata` in the current chunk. False where it is not a label set.
-    fn set_refs(&mut self, metadata: &[u8]) -> bool {
-        if self.scratch.metadata == metadata {
-            return true;
-        }
-        let Scratch { metadata: last, pairs, refs } = &mut self.scratch;
-        refs.clear();
-        last.clear();
-        *pairs = 0;
-        let mut rest = metadata;
-        let mut previous: Option<&str> = None;
-        while !rest.is_empty() {
-            let mut text = || std::str::from_utf8(take_bytes(&mut rest)?).ok();
-            let (Some(name), Some(value)) = (text(), text()) else { return false };
-            if value.is_empty() || previous.is_some_and(|p| p >= name) {
-                return false;
-            }
-            previous = Some(name);
-            let (Some(name), Some(value)) = (self.symbols.intern(name), self.symbols.intern(value)) else {
-                return false;
-            };
-            put_uvarint(refs, u64::from(name));
-            put_uvarint(refs, u64::from(value));
-            *pairs += 1;
-        }
-        last.extend_from_slice(metadata);
-        true
+        self.next_bounds_ns = None;
     }
 
     fn append(&mut self, config: &HeadConfig, entry: &LogRecordEntry<'_>) -> Result<Outcome> {
@@ -162,33 +102,32 @@ impl State {
         if weight > ENTRY_BYTES_MAX {
             return Ok(Outcome::TooLong);
         }
-        let full = self.open.plain_bytes() + weight > config.block_bytes
-            || self.open.entries() >= crate::chunk::block::BLOCK_ENTRIES_MAX;
-        let symbols_full = self.symbols.table().text_bytes() > config.chunk_bytes;
+        let full = self.next.open().plain_bytes() + weight > config.block_bytes
+            || self.next.open().entries() >= crate::chunk::block::BLOCK_ENTRIES_MAX;
+        let symbols_full = self.next.symbols().text_bytes() > config.chunk_bytes;
         if full || symbols_full {
             self.cut_block(config.codec, config.compression_level)?;
             // As Loki: the target is not exceeded where that can be foreseen, an open block counting in full.
-            if self.blocks_bytes + config.block_bytes / 4 > config.chunk_bytes || symbols_full {
+            if self.next.blocks_bytes() + config.block_bytes / 4 > config.chunk_bytes || symbols_full {
                 self.cut_chunk();
             }
         }
-        if let Some((from_ns, through_ns)) = self.chunk_bounds_ns
+        if let Some((from_ns, through_ns)) = self.next_bounds_ns
             && ts_ns.max(through_ns).saturating_sub(ts_ns.min(from_ns)) > config.chunk_span_ns
         {
             self.cut_block(config.codec, config.compression_level)?;
             self.cut_chunk();
         }
-        if !self.set_refs(metadata) {
-            self.scratch = Scratch::default();
+        if !self.next.set_metadata(metadata) {
             return Ok(Outcome::BadMetadata);
         }
-        if !self.open.append(ts_ns, line.as_bytes(), self.scratch.pairs, &self.scratch.refs) {
+        if !self.next.append(ts_ns, line.as_bytes()) {
             return Ok(Outcome::Duplicate);
         }
         self.newest_ns = self.newest_ns.max(ts_ns);
         self.oldest_ns = self.oldest_ns.min(ts_ns);
-        let (from_ns, through_ns) = self.chunk_bounds_ns.unwrap_or((ts_ns, ts_ns));
-        self.chunk_bounds_ns = Some((from_ns.min(ts_ns), through_ns.max(ts_ns)));
+        let (from_ns, through_ns) = self.next_bounds_ns.unwrap_or((ts_ns, ts_ns));
+        self.next_bounds_ns = Some((from_ns.min(ts_ns), through_ns.max(ts_ns)));
         Ok(Outcome::Added)
     }
 }
@@ -211,7 +150,7 @@ impl HeadStream {
         let state = State {
             oldest_ns: i64::MAX,
             newest_ns: i64::MIN,
-            open: OpenBlock::new(config.block_bytes),
+            next: ChunkBuilder::new(config.block_bytes),
             ..State::default()
         };
         Self { info: Arc::new(info), codec: config.codec, state: Mutex::new(state) }
@@ -305,10 +244,11 @@ impl HeadStream {
                 task(number, block.from_ns, block.through_ns);
             }
         }
-        for (number, block) in (state.number - state.blocks.len() as u64..).zip(&state.blocks) {
+        let blocks = state.next.blocks();
+        for (number, block) in (state.number - blocks.len() as u64..).zip(blocks) {
             task(number, block.from_ns, block.through_ns);
         }
-        if let Some((from_ns, through_ns)) = state.open.bounds_ns() {
+        if let Some((from_ns, through_ns)) = state.next.open().bounds_ns() {
             task(state.number, from_ns, through_ns);
         }
     }
@@ -317,12 +257,13 @@ impl HeadStream {
     pub fn read_block(&self, number: u64) -> Result<PlainBlock> {
         let state = self.state.lock();
         if number == state.number {
-            let symbols = state.symbols.table().clone();
-            return Ok(PlainBlock { plain: state.open.plain(), version: 4, symbols });
+            let symbols = state.next.symbols().clone();
+            return Ok(PlainBlock { plain: state.next.open().plain(), version: 4, symbols });
         }
-        let current = state.number - state.blocks.len() as u64;
+        let blocks = state.next.blocks();
+        let current = state.number - blocks.len() as u64;
         let found = if number >= current {
-            state.blocks.get((number - current) as usize).map(|b| (b.clone(), state.symbols.table().clone()))
+            blocks.get((number - current) as usize).map(|b| (b.clone(), state.next.symbols().clone()))
         } else {
             let i = state.chunks.partition_point(|c| c.first <= number);
             i.checked_sub(1).and_then(|i| state.chunks.get(i)).and_then(|chunk| {
@@ -346,12 +287,13 @@ impl HeadStream {
             bytes: u64::from(b.uncompressed_bytes),
         };
         let mut parts: Vec<Part> =
-            state.chunks.iter().flat_map(|c| &c.blocks).chain(&state.blocks).map(part).collect();
-        if let Some((from_ns, through_ns)) = state.open.bounds_ns() {
-            let (entries, bytes) = (state.open.entries() as u64, state.open.uncompressed_bytes() as u64);
+            state.chunks.iter().flat_map(|c| &c.blocks).chain(state.next.blocks()).map(part).collect();
+        let open = state.next.open();
+        if let Some((from_ns, through_ns)) = open.bounds_ns() {
+            let (entries, bytes) = (open.entries() as u64, open.uncompressed_bytes() as u64);
             parts.push(Part { from_ns, through_ns, entries, bytes });
         }
-        let chunks = state.chunks.len() + usize::from(!state.blocks.is_empty() || !state.open.is_empty());
+        let chunks = state.chunks.len() + usize::from(!state.next.is_empty());
         (parts, chunks)
     }
 

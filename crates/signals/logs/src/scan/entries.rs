@@ -12,13 +12,12 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use hashbrown::HashMap;
-use triptych_logql::StreamPipeline;
 use triptych_model::Result;
 use triptych_model::logs::{Direction, LogEntry};
 use triptych_runtime::{QueryContext, Reservation};
 
 use super::{BlockTask, Copies, Feed, Fetched, StreamInfo};
-use crate::leaf::EntryLeaf;
+use crate::leaf::LineLeaf;
 
 /// Most entries of one batch of an answer.
 pub const BATCH_ITEMS_MAX: usize = 1024;
@@ -91,23 +90,23 @@ fn rank(direction: Direction, ts_ns: i64) -> i64 {
 }
 
 /// The state of one read.
-pub(crate) struct EntryScan {
+pub(crate) struct EntryScan<L: LineLeaf> {
     ctx: QueryContext,
-    leaf: Arc<EntryLeaf>,
+    leaf: Arc<L>,
     window: Window,
     remaining: usize,
     heap: BinaryHeap<Node>,
     feed: Option<Feed<i64>>,
     /// By the address of the stream, which the entry keeps alive: fingerprints may collide.
-    pipelines: HashMap<usize, (Arc<StreamInfo>, StreamPipeline)>,
+    pipelines: HashMap<usize, (Arc<StreamInfo>, L::Pipeline)>,
     copies: Copies,
 }
 
-impl EntryScan {
+impl<L: LineLeaf> EntryScan<L> {
     /// `limit` 0: none.
     pub fn new(
         ctx: &QueryContext,
-        leaf: Arc<EntryLeaf>,
+        leaf: Arc<L>,
         (start_ns, end_ns): (i64, i64),
         direction: Direction,
         limit: usize,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use triptych_blob::FailingBucket;
 use triptych_blob::object_store::memory::InMemory;
 
 use super::*;
@@ -62,6 +63,9 @@ async fn replicas_become_one_and_nothing_changes_to_see() {
     assert_eq!(content(&bucket, &a).await, expected);
     let samples: u64 = report.merged.iter().map(|m| m.into.stats.samples).sum();
     assert_eq!(samples, expected.values().map(|s| s.len() as u64).sum::<u64>(), "copies are gone");
+    // Two more copies of everything of 0..6, and the late ones are none.
+    let replicated = shown(&head(0..6, T, T + 4 * HOUR_MS)).await;
+    assert_eq!(report.copies, 2 * replicated.values().map(|s| s.len() as u64).sum::<u64>());
 
     let again = compact_tenant(&bucket, &a, &config(), now_ms).await.unwrap();
     assert_eq!(
@@ -111,6 +115,64 @@ async fn a_crash_anywhere_is_mended_by_the_next_round() {
             break;
         }
     }
+}
+
+/// Two compactors that both believe that the tenant is theirs, and an ingester that uploads, interleaved in another way for every seed.
+/// In some of them the second compactor dies on the way.
+#[tokio::test]
+async fn two_at_a_time_lose_nothing_and_double_nothing() {
+    let a = tenant("a");
+    let (mut both_merged, mut died) = (0, 0);
+    for seed in 0..24 {
+        let bucket: Bucket = Arc::new(InMemory::new());
+        let mut expected = fill(&bucket).await;
+        let late = head(9..11, T, T + HOUR_MS);
+        expected.extend(shown(&late).await);
+        let views: Vec<FailingBucket> =
+            (0..3).map(|i| FailingBucket::new(bucket.clone(), seed * 3 + i)).collect();
+        views.iter().for_each(|view| view.hesitate(1 << (seed % 6)));
+        if seed % 2 == 0 {
+            views.iter().for_each(FailingBucket::ignore_conditions);
+        }
+        if seed % 3 == 0 {
+            views[1].fail_after_writes(seed % 40);
+        }
+        let buckets: Vec<Bucket> = views.iter().map(|view| Arc::new(view.clone()) as Bucket).collect();
+        let config = CompactConfig {
+            delete_delay_ms: if seed % 4 < 2 { 0 } else { 60_000 },
+            has_conditional_puts: seed % 2 == 1,
+            ..config()
+        };
+        for round in 0..3 {
+            let now_ms = T + 9 * HOUR_MS + round * 40_000;
+            let upload = async {
+                if round == 0 {
+                    flush(&buckets[2], &a, &late, "i-9", T).await;
+                }
+            };
+            let (first, second, ()) = futures::join!(
+                compact_tenant(&buckets[0], &a, &config, now_ms),
+                compact_tenant(&buckets[1], &a, &config, now_ms + 1),
+                upload
+            );
+            both_merged += usize::from(
+                first.is_ok_and(|r| !r.merged.is_empty()) && second.is_ok_and(|r| !r.merged.is_empty()),
+            );
+            assert_eq!(content(&bucket, &a).await, expected, "seed {seed}, round {round}");
+        }
+        died += usize::from(views[1].failed() > 0);
+        for round in 1..5 {
+            let report = compact_tenant(&bucket, &a, &config, FAR_MS + round * HOUR_MS).await.unwrap();
+            assert_eq!(report.failed, Vec::<String>::new());
+            assert_eq!(content(&bucket, &a).await, expected, "seed {seed}");
+        }
+        let left = crate::BucketStore::new(bucket.clone(), Default::default());
+        left.sync().await.unwrap();
+        let samples: u64 = left.blocks(&a).iter().map(|meta| meta.stats.samples).sum();
+        assert_eq!(listing::list_tenant(&bucket, &a).await.unwrap().len(), 1, "seed {seed}");
+        assert_eq!(samples, expected.values().map(|s| s.len() as u64).sum::<u64>(), "one copy is left");
+    }
+    assert!(both_merged > 2 && died > 2, "{both_merged} double merges, {died} deaths");
 }
 
 #[tokio::test]

@@ -42,6 +42,23 @@ fn chunks() -> impl Strategy<Value = Vec<EncodedChunk>> {
     })
 }
 
+/// The same with values that equal nothing, not even themselves: two NaNs, staleness, both zeros.
+fn odd_chunks() -> impl Strategy<Value = Vec<EncodedChunk>> {
+    const STALE: f64 = f64::from_bits(triptych_model::metrics::STALE_NAN_BITS);
+    const VALUES: [f64; 6] = [0.0, -0.0, 1.0, f64::NAN, f64::from_bits(0x7ff8_0000_0000_0123), STALE];
+    (proptest::collection::btree_map(0i64..40, 0..VALUES.len(), 1..30), 1usize..8).prop_map(
+        |(samples, size)| {
+            let samples: Vec<Sample> =
+                samples.into_iter().map(|(t, v)| Sample { t_ms: t * 1000, value: VALUES[v] }).collect();
+            samples.chunks(size).map(chunk_of).collect()
+        },
+    )
+}
+
+fn bits(samples: &[Sample]) -> Vec<(i64, u64)> {
+    samples.iter().map(|s| (s.t_ms, s.value.to_bits())).collect()
+}
+
 fn model(chunks: &[EncodedChunk]) -> Vec<Sample> {
     let mut all: BTreeMap<i64, Sample> = BTreeMap::new();
     for chunk in chunks {
@@ -71,6 +88,21 @@ proptest! {
         );
         let expected: Vec<(Labels, Vec<Sample>)> = all.into_iter().map(|(l, c)| (l, model(&c))).collect();
         prop_assert_eq!(got, expected);
+    }
+
+    /// What replicas wrote becomes one sample for each time, the same one in whatever order they come.
+    #[test]
+    fn copies_with_odd_values_become_one(replicas in proptest::collection::vec(odd_chunks(), 1..4)) {
+        let all: Vec<EncodedChunk> = replicas.iter().flatten().cloned().collect();
+        let reversed: Vec<EncodedChunk> = replicas.iter().rev().flatten().cloned().collect();
+        let expected = bits(&model(&all));
+        let tidy = tidy_chunks(all).unwrap();
+        let mut got = Vec::new();
+        for chunk in &tidy {
+            chunk::decode_chunk(chunk, &mut got).unwrap();
+        }
+        prop_assert_eq!(bits(&got), expected);
+        prop_assert_eq!(tidy_chunks(reversed).unwrap(), tidy);
     }
 
     #[test]
@@ -129,6 +161,21 @@ fn chunks_that_fit_pass_as_they_are() {
     let merged = merge_chunks_within(vec![stream_of(source.clone()), stream_of(source)], window);
     let merged: Vec<SeriesChunks> = futures::executor::block_on(merged.map(|s| s.unwrap()).collect());
     assert_eq!(merged, [SeriesChunks { labels: labels(0), chunks: vec![a, b] }]);
+}
+
+/// What is not decoded does not keep apart what is.
+#[test]
+fn histograms_pass_and_copies_beside_them_go() {
+    let at = |t: i64| Sample { t_ms: t, value: 1.0 };
+    let (a, b) = (chunk_of(&[at(0), at(100)]), chunk_of(&[at(80), at(100), at(120)]));
+    let histogram = EncodedChunk {
+        start_ms: 50,
+        end_ms: 60,
+        encoding: ChunkEncoding::Histogram,
+        data: vec![0, 1, 9].into(),
+    };
+    let tidy = tidy_chunks(vec![a, histogram.clone(), b]).unwrap();
+    assert_eq!(tidy, [chunk_of(&[at(0), at(80), at(100), at(120)]), histogram]);
 }
 
 #[test]

@@ -67,7 +67,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-<<<<<<< HEAD
     /// Three ingesters in three zones, two of every other role, and what the plan adds; all see each other.
     pub async fn start(plan: Plan) -> Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -80,57 +79,6 @@ impl Cluster {
         members.extend(TWINS.iter().flat_map(|role| (0..2).map(|n| (*role, ZONES[n], n))));
         if is_observed {
             members.extend([("scraper", ZONES[0], 0), ("agent", ZONES[0], 0)]);
-=======
-    /// Three ingesters in three zones, two of every other role that answers or takes anything, one gateway; the bucket is a directory.
-    pub async fn start() -> Result<Self> {
-        Self::start_with(Options::default()).await
-    }
-
-    /// The same, all of them with some settings of their own.
-    pub async fn start_with(options: Options) -> Result<Self> {
-        let bucket = tempfile::tempdir()?;
-        let options = options
-            .set("bucket.type", "filesystem")
-            .set("bucket.dir", bucket.path().join("bucket").display());
-        Self::over(bucket, options).await
-    }
-
-    /// The same over an S3 server in this process.
-    pub async fn over_s3() -> Result<Self> {
-        let bucket = tempfile::tempdir()?;
-        let options = crate::s3::serve(bucket.path()).await?;
-        Self::over(bucket, options).await
-    }
-
-    async fn over(bucket: tempfile::TempDir, shared: Options) -> Result<Self> {
-        let ingesters = ZONES.map(|zone| (format!("ingester-{zone}-0"), "ingester", zone));
-        let others = ["distributor", "querier", "store-gateway", "compactor"];
-        let others =
-            others.into_iter().flat_map(|role| (0..2).map(move |n| (format!("{role}-{n}"), role, ZONES[n])));
-        let gateway = [("gateway-0".to_owned(), "gateway", ZONES[0])];
-        let all: Vec<_> = ingesters.into_iter().chain(others).chain(gateway).collect();
-        // All are open at once, so that no port is given twice.
-        let sockets: Vec<UdpSocket> =
-            all.iter().map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let gossip: Vec<String> =
-            sockets.iter().map(|s| Ok(s.local_addr()?.to_string())).collect::<Result<_>>()?;
-        drop(sockets);
-        let seeds =
-            gossip[..ZONES.len()].iter().map(|seed| format!("\"{seed}\"")).collect::<Vec<_>>().join(",");
-        let mut cluster = Self { nodes: Vec::new(), _bucket: bucket };
-        for ((name, role, zone), listen) in all.into_iter().zip(gossip) {
-            let mut options = Options::role(role)
-                .set("node", &name)
-                .set("membership.seeds", format_args!("[{seeds}]"))
-                .set("membership.listen", listen)
-                .set("membership.zone", zone)
-                .set("membership.interval", "200ms")
-                .set("store_gateway.sync_interval", "2s");
-            options.set.extend(shared.set.iter().cloned());
-            let mut process = Process::new(options)?;
-            process.spawn().await.with_context(|| name.clone())?;
-            cluster.nodes.push(Node { name, process });
->>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
         }
         cluster.add(&members).await?;
         Ok(cluster)
@@ -352,7 +300,9 @@ impl Cluster {
 
     /// How many blocks of metrics and traces a store-gateway owns, as it says itself.
     pub async fn blocks_owned(&self, store_gateway: &str) -> Result<f64> {
-        let shown = self.client_of(store_gateway)?.get("/metrics", &[]).await?.ok()?.text;
+        let node = self.nodes.iter().find(|node| node.name == store_gateway);
+        let node = node.with_context(|| format!("no {store_gateway} in the cluster"))?;
+        let shown = self.client_of(node).get("/metrics", &[]).await?.ok()?.text;
         let owned = shown.lines().filter(|line| {
             line.starts_with("triptych_store_gateway_blocks{")
                 && line.contains("state=\"owned\"")

@@ -4,17 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
 use anyhow::{Result, ensure};
 use triptych_e2e::client::strings;
 use triptych_e2e::cluster::Plan;
 use triptych_e2e::dataset::{Dataset, same};
 use triptych_e2e::{Cluster, now_ms, now_ns};
-=======
-use anyhow::{Context, Result};
-use triptych_e2e::dataset::Dataset;
-use triptych_e2e::{Cluster, Options, now_ms};
->>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
 
 /// Scraped, tailed and traced by itself: every member is up, this host has metrics, the members' lines and spans are there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,11 +64,11 @@ async fn until(what: &str, mut check: impl AsyncFnMut() -> Result<()>) -> Result
 }
 
 /// What is read is in the bucket alone, in several blocks that two store-gateways divide; one of them dies while questions are under way.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_gateway_is_killed_under_questions() -> Result<()> {
-    let options =
-        Options::default().set("ingester.retain_after_flush", "6s").set("store_gateway.sync_age_max", "5s");
-    let mut cluster = Cluster::start_with(options).await?;
+    let plan =
+        Plan::default().set("ingester.retain_after_flush", "6s").set("store_gateway.sync_age_max", "5s");
+    let mut cluster = Cluster::start(plan).await?;
     let (distributor, gateway) = (cluster.distributor()?, cluster.gateway()?);
     let from_ms = now_ms() - 600_000;
     let mut written = Dataset::default();

@@ -10,14 +10,10 @@
 //! | [`error`] | from object_store's errors to our kinds |
 //! | [`count`] | [`CountedBucket`]: operations, outcomes, bytes, latency |
 //! | [`cache`] | [`CachedBucket`]: aligned ranges of immutable objects, bounded in bytes, fetched once |
-<<<<<<< HEAD
 //! | [`warm`] | opening what will be asked for before anybody asks |
-//! | [`failing`] | [`FailingBucket`]: the twin that fails on demand or by seed, for tests |
-=======
 //! | [`fenced`] | [`FencedBucket`]: writes only as long as it may |
 //! | [`probe`] | whether conditional puts are honoured |
 //! | [`failing`] | [`FailingBucket`]: the twin that fails or hesitates on demand or by seed, for tests |
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
 //!
 //! A bucket from the config is `count(S3 client)` or `count(local directory)`; a reader of immutable objects puts a cache around it.
 //! Retries are the S3 client's own (capped exponential backoff with jitter; only what is worth another try; a body that breaks off is

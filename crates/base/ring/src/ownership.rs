@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::placement::rank;
 use crate::{Member, MemberState, Members};
+use triptych_model::share::rendezvous;
 
 /// Which work is this process': each key belongs to one of the living, active members of its role, by rendezvous hashing.
 ///
@@ -39,7 +39,7 @@ impl Ownership {
 fn owner<'a>(members: &'a [Arc<Member>], key: &str) -> Option<&'a Arc<Member>> {
     let key = xxh3_64(key.as_bytes());
     let working = members.iter().filter(|member| member.is_alive && member.state == MemberState::Active);
-    working.max_by_key(|member| (rank(xxh3_64(member.id.as_bytes()), key), &member.id))
+    working.max_by_key(|member| (rendezvous(xxh3_64(member.id.as_bytes()), key), &member.id))
 }
 
 #[cfg(test)]

@@ -171,17 +171,5 @@ impl<'a> Zones<'a> {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// The rank of a seed for a key: a finalizer over both, so that every bit of each moves every bit of the result.
-#[inline]
-pub(crate) fn rank(seed: u64, key: u64) -> u64 {
-    let mut x = seed ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ (x >> 32)
-}
-
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
 #[cfg(test)]
 mod tests;

@@ -49,12 +49,8 @@ impl Shape {
             zones: if dice.chance(0.6) { 3 } else { 1 },
             ingesters_per_zone: 1 + dice.below(2),
             ingesters_later: dice.below(2),
-<<<<<<< HEAD
             store_gateways: 1 + dice.below(3),
-=======
-            store_gateways: 1 + dice.below(2),
             compactors: 1 + dice.below(2),
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
             queriers: 1 + dice.below(2),
             distributors: 1 + dice.below(2),
             tenants: 2,

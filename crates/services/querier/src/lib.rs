@@ -29,11 +29,7 @@
 //!
 //! **Memory**: what the engines and merges reserve from the query's budget; per source a hand-over of two batches.
 //!
-<<<<<<< HEAD
-//! Known holes: a querier that starts while answers cannot be whole is not ready, and so is not asked, until they can be; a question is answered by one store-gateway, whatever the number of blocks; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
-=======
-//! Known holes: figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
->>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
+//! Known holes: a querier that starts while answers cannot be whole is not ready, and so is not asked, until they can be; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
 //! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
 //! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
 //! Series that are read for others (`read_samples`, `read_chunks`) are on their way when a source fails: they are not asked for again,
@@ -156,15 +152,8 @@ impl Config {
         ));
         let traces = Arc::new(traces::Door::new(
             fan(Signal::Traces),
-            Pool::new(sources, limits, |s| s.traces.clone()),
+            Pool::new(sources.clone(), limits, |s| s.traces.clone()),
         ));
-<<<<<<< HEAD
-        let traces = Arc::new(traces::Door::new(
-            fan(Signal::Traces),
-            Pool::new(sources.clone(), |s| s.traces.clone()),
-        ));
-=======
->>>>>>> 2413774 (querier, store-gateway: store-gateways divide a tenant's blocks, stand in for each other, and open them before they own them; rpc: the Store API runs on the query pool)
         let languages = Arc::new(Languages {
             metrics: metrics.clone(),
             logs: logs.clone(),

@@ -46,8 +46,8 @@ impl Sources {
         for peer in ingesters.iter().filter(|peer| peer.member.holds_data() && !peer.member.is_alive) {
             coverage.lose(&peer.member.zone);
         }
-        coverage.is_complete()
-            && (gateways.is_empty() || gateways.iter().any(|peer| peer.member.is_serving()))
+        let is_expected = self.has_bucket || !gateways.is_empty();
+        coverage.is_complete() && (!is_expected || gateways.iter().any(|peer| peer.member.is_serving()))
     }
 }
 

@@ -657,9 +657,10 @@ async fn ready_when_an_answer_can_be_whole() {
         let sources = Sources {
             ingesters: of("ingester", ingesters),
             store_gateways: of("store-gateway", gateways),
+            has_bucket: false,
             replication: Replication::new(3),
         };
-        Config::default().build(Deps { sources, query: Handle::current() }).is_ready()
+        querier_of(sources, TenantLimits::default()).is_ready()
     };
     assert!(is_ready(&[true, true, true], &[true, false]));
     assert!(is_ready(&[true, false, true], &[]));

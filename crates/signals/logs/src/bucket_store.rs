@@ -20,15 +20,9 @@ use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
-<<<<<<< HEAD
-use triptych_blob::object_store::path::Path;
-use triptych_blob::object_store::{ObjectStore, ObjectStoreExt};
-use triptych_blob::{Bucket, WarmReport};
-=======
-use triptych_blob::Bucket;
 use triptych_blob::object_store::ObjectStore;
 use triptych_blob::object_store::path::Path;
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
+use triptych_blob::{Bucket, WarmReport};
 use triptych_model::logs::{
     DetectedField, Direction, EntrySelect, LogEntry, LogSamples, SampleSelect, StreamStats, StreamsSelect,
     Volume,
@@ -213,18 +207,7 @@ impl BucketStore {
     }
 
     async fn get(&self, path: &Path, bytes_max: u64) -> Result<Bytes> {
-<<<<<<< HEAD
-        let object = self.inner.bucket.get(path).await.map_err(|e| layout::failed("reading", path, &e))?;
-        if object.meta.size > bytes_max {
-            return Err(Error::exhausted(format!(
-                "{path} has {} bytes, the limit is {bytes_max}",
-                object.meta.size
-            )));
-        }
-        object.bytes().await.map_err(|e| layout::failed("reading", path, &e))
-=======
-        layout::get(&self.0.bucket, path, bytes_max).await
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
+        layout::get(&self.inner.bucket, path, bytes_max).await
     }
 
     /// An index file, from the cache or the bucket.

@@ -1,12 +1,8 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-<<<<<<< HEAD
-use triptych_blob::WarmReport;
-=======
-use triptych_blob::FailingBucket;
->>>>>>> a763164 (compactor: tenants are shared out by ownership on the ring, two at a time do no harm; logs: a day that is over keeps one copy of each line)
 use triptych_blob::object_store::ObjectStore;
+use triptych_blob::{FailingBucket, WarmReport};
 use triptych_model::Share;
 use triptych_traceql::source::FetchSpans;
 

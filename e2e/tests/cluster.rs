@@ -103,6 +103,24 @@ async fn a_store_gateway_is_killed_under_questions() -> Result<()> {
     written.check(&gateway, "they divide it again").await
 }
 
+/// Clients may write where they read, as long as a distributor is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn written_through_the_gateway() -> Result<()> {
+    let mut cluster = Cluster::start(Plan::default()).await?;
+    let gateway = cluster.gateway()?;
+    let from_ms = now_ms() - 600_000;
+    let mut written = Dataset::default();
+    for number in 0..4 {
+        if number == 1 {
+            cluster.kill("distributor-0").await?;
+        }
+        let part = Dataset::part(number, from_ms + i64::from(number) * 60_000);
+        part.write(&gateway).await?;
+        written.extend(part);
+    }
+    written.check(&gateway, "written through the gateway").await
+}
+
 /// Two of three zones: writes are refused, and what is read says that it may not be all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_zones_are_gone() -> Result<()> {

@@ -30,7 +30,7 @@ fn weights(role: Role) -> &'static [(MemoryShare, usize)] {
         Role::StoreGateway => &[(MemoryShare::Caches, 3), (MemoryShare::Queries, 2)],
         Role::Distributor => &[(MemoryShare::Pushes, 3)],
         Role::Querier => &[(MemoryShare::Queries, 3)],
-        Role::Gateway => &[(MemoryShare::Queries, 1), (MemoryShare::Results, 1)],
+        Role::Gateway => &[(MemoryShare::Queries, 1), (MemoryShare::Results, 1), (MemoryShare::Pushes, 1)],
         Role::Compactor => &[(MemoryShare::Compaction, 2)],
         // They write through the distributor of their process, which counts it.
         Role::Scraper | Role::Agent => &[],
@@ -40,9 +40,17 @@ fn weights(role: Role) -> &'static [(MemoryShare, usize)] {
 /// The budget of a process with these roles; every query of the process draws on it from now on.
 pub fn build(config: &Config, roles: &[Role]) -> ProcessBudget {
     let bytes_max = if config.memory_limit == 0 { budget::memory_limit_bytes() } else { config.memory_limit };
-    let is_wanted = |share| share != MemoryShare::Results || config.gateway.result_cache;
-    let weights = roles.iter().flat_map(|role| weights(*role)).copied();
-    let weights: Vec<_> = weights.filter(|(share, _)| is_wanted(*share)).collect();
+    let is_wanted = |role: Role, share| match (role, share) {
+        (Role::Gateway, MemoryShare::Results) => config.gateway.result_cache,
+        // It passes on what it does not take itself.
+        (Role::Gateway, MemoryShare::Pushes) => !roles.contains(&Role::Distributor),
+        _ => true,
+    };
+    let of_role = |role: &Role| {
+        let role = *role;
+        weights(role).iter().filter(move |(share, _)| is_wanted(role, *share)).copied()
+    };
+    let weights: Vec<_> = roles.iter().flat_map(of_role).collect();
     let cache_bytes_max = config.store_gateway.cache_bytes_max as usize;
     let fixed = [
         (MemoryShare::Pushes, config.distributor.in_flight_bytes_max),

@@ -317,8 +317,11 @@ fn distributor(parts: &mut Parts) -> Result<()> {
     parts.add_http(distributor.routes());
     parts.otlp_http = Some(distributor.otlp_http_routes());
     parts.otlp_grpc = Some(distributor.otlp_grpc());
+    // Gateways pass pushes on to the port of the internal services.
+    let pushes = distributor.routes().merge(distributor.otlp_grpc_routes());
     let (write, watched): (Arc<dyn Write>, _) = (Arc::new(distributor.clone()), distributor);
-    parts.serve(Role::Distributor, Routes::new(WriteServer::service(write.clone())));
+    let internal = Routes::new(WriteServer::service(write.clone())).into_axum_router().merge(pushes);
+    parts.serve(Role::Distributor, Routes::from(internal));
     parts.write = Some(write);
     parts.ready_when(Role::Distributor, move || watched.is_ready());
     Ok(())
@@ -365,6 +368,11 @@ fn gateway(parts: &mut Parts) -> Result<()> {
         None => peers::fixed(std::mem::take(&mut parts.queriers)),
     };
     let engines = Engines { promql: parts.config.querier.promql(), logql: parts.config.querier.logql() };
+    let elsewhere = parts.gossip.as_ref().filter(|_| parts.write.is_none());
+    let pushes = elsewhere.map(|gossip| {
+        let distributors = membership::peers(gossip, Role::Distributor, triptych_gateway::push::distributor);
+        (distributors, parts.budget.share(MemoryShare::Pushes).clone())
+    });
     let gateway = parts.config.gateway.clone().build(triptych_gateway::Deps {
         queriers,
         engines,
@@ -372,6 +380,7 @@ fn gateway(parts: &mut Parts) -> Result<()> {
         memory: parts.budget.share(MemoryShare::Results).clone(),
         multitenancy: parts.config.multitenancy,
         targets: parts.targets.clone(),
+        pushes,
         config: parts.config.shown()?,
     });
     parts.add_http(gateway.routes());

@@ -37,15 +37,20 @@ impl Distributor {
     /// TraceService, LogsService and MetricsService of OTLP, for [`tonic::transport::Server`] (`add_routes`) on the OTLP gRPC
     /// port (4317), or merged into an axum router.
     pub fn otlp_grpc(&self) -> Routes {
+        let unknown = async || Status::unimplemented("no such method").into_http::<Body>();
+        Routes::from(self.otlp_grpc_routes().fallback(unknown))
+    }
+
+    /// The paths of [`Distributor::otlp_grpc`] alone.
+    pub fn otlp_grpc_routes(&self) -> Router {
         let service = |signal: Signal, name: &str, service: &str| {
             let path = format!("/opentelemetry.proto.collector.{name}.v1.{service}/Export");
             Router::<Self>::new().route(&path, export(signal))
         };
         let router = service(Signal::Traces, "trace", "TraceService")
             .merge(service(Signal::Logs, "logs", "LogsService"))
-            .merge(service(Signal::Metrics, "metrics", "MetricsService"))
-            .fallback(async || Status::unimplemented("no such method").into_http::<Body>());
-        Routes::from(router.with_state(self.clone()))
+            .merge(service(Signal::Metrics, "metrics", "MetricsService"));
+        router.with_state(self.clone())
     }
 
     async fn export(&self, signal: Signal, headers: HeaderMap, body: Body) -> Result<Vec<u8>, Status> {

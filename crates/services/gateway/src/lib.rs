@@ -1,4 +1,4 @@
-//! The one HTTP door: Prometheus', Loki's and Tempo's read APIs, tenancy, and the page at `/`.
+//! The one HTTP door: Prometheus', Loki's and Tempo's read APIs, tenancy, the page at `/`; in a cluster pushes too, which it passes on.
 //!
 //! **Owns** HTTP parameters, status codes and JSON of the originals' read APIs, and how a request becomes a question with
 //! budgets and a deadline.
@@ -13,6 +13,7 @@
 //! | [`params`] | query string and form, times, durations, limits |
 //! | [`front`] | between the handlers and the queriers: turns, queriers that fail, sub-queries |
 //! | [`held`] | answers that wait for a slow client |
+//! | [`push`] | pushes, passed on to a distributor |
 //! | [`request`] | tenant, limits, deadline, cancellation when the client goes |
 //! | [`ui`] | the page |
 //!
@@ -25,6 +26,7 @@ pub mod logs;
 pub mod metrics;
 pub mod numbers;
 pub mod params;
+pub mod push;
 pub mod request;
 mod telemetry;
 pub mod traces;
@@ -101,6 +103,8 @@ pub struct Deps {
     /// Read the tenant from `X-Scope-OrgID`; otherwise there is one.
     pub multitenancy: bool,
     pub targets: Option<Targets>,
+    /// Where pushes go, and what those under way may take; `None`: this process has a distributor of its own.
+    pub pushes: Option<(Peers<push::Distributor>, MemoryBudget)>,
     /// The configuration in use, YAML, secrets hidden: `/api/v1/status/config`.
     pub config: String,
 }
@@ -122,11 +126,12 @@ pub struct Shared {
 pub struct Gateway {
     queriers: Peers<Backend>,
     shared: Arc<Shared>,
+    push: Option<Arc<push::Push>>,
 }
 
 impl Config {
     pub fn build(self, deps: Deps) -> Gateway {
-        let Deps { queriers, engines, limits, memory, multitenancy, targets, config } = deps;
+        let Deps { queriers, engines, limits, memory, multitenancy, targets, pushes, config } = deps;
         let settings = Settings {
             running_per_querier_max: self.running_per_querier_max,
             tenant_share_percent: if multitenancy { self.tenant_share_percent } else { 100 },
@@ -145,6 +150,7 @@ impl Config {
         let front = Arc::new(Front::new(settings, queriers.clone(), engines, results));
         Gateway {
             queriers,
+            push: pushes.map(|(distributors, memory)| Arc::new(push::Push::new(distributors, memory))),
             shared: Arc::new(Shared {
                 metrics: front.clone(),
                 logs: front.clone(),
@@ -166,7 +172,7 @@ impl Gateway {
         self.queriers.borrow().iter().any(|peer| peer.member.is_serving())
     }
 
-    /// All read APIs and the page.
+    /// All read APIs and the page, and pushes where they are passed on.
     pub fn routes(&self) -> Router {
         let shared = self.shared.clone();
         Router::new()
@@ -177,6 +183,7 @@ impl Gateway {
             .nest("/tempo", traces::routes(shared.clone()))
             .merge(traces::stream::routes(shared))
             .merge(ui::routes())
+            .merge(self.push.clone().map(push::routes).unwrap_or_default())
             // Answers are text that compresses well; the layer leaves small ones and clients that do not ask alone.
             .layer(tower_http::compression::CompressionLayer::new())
             // Inside of compression: the span times the work, not the client's reading speed.

@@ -16,6 +16,8 @@ triptych_model::telemetry! {
     counter result_cache_evictions() = "triptych_gateway_result_cache_evictions_total";
     /// Memory of the remembered answers.
     gauge result_cache_bytes() = "triptych_gateway_result_cache_bytes";
+    /// Pushes that a distributor did not answer; they went to another one where that was possible.
+    counter distributor_failures(distributor) = "triptych_gateway_distributor_failures_total";
     /// Sub-queries that a querier did not answer and that were sent again, or given up.
     counter querier_failures(querier) = "triptych_gateway_querier_failures_total";
 }

@@ -277,6 +277,7 @@ pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
         limits: TenantLimits::default(),
         memory: MemoryBudget::new("results", 1 << 20),
         multitenancy,
+        pushes: None,
         targets: Some(Arc::new(|| {
             let target = |pool: &str| {
                 json!({

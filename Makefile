@@ -38,7 +38,7 @@ fmt:
 	cargo fmt --all
 
 bench: build ## ingest and query load against a running `all`; see docs/performance.md
-	cargo run --release --locked -p triptych-e2e --bin bench -- $(ARGS)
+	TRIPTYCH_BIN=$${CARGO_TARGET_DIR:-target}/release/triptych cargo run --release --locked -p triptych-e2e --bin bench -- $(ARGS)
 
 cluster: build ## each role its own process, three zones, an S3 server; members can be killed, cut off, restarted; ends with Ctrl-C
 	TRIPTYCH_BIN=$${CARGO_TARGET_DIR:-target}/release/triptych cargo run --release --locked -p triptych-e2e --bin cluster

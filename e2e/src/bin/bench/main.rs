@@ -53,6 +53,9 @@ struct Args {
     /// How often each question is asked.
     #[arg(long, default_value_t = 20)]
     repeat: usize,
+    /// Start a cluster instead of one process: each role its own, three ingesters in three zones.
+    #[arg(long, conflicts_with = "server")]
+    cluster: bool,
     /// Load a running server instead of starting one.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
@@ -101,11 +104,12 @@ async fn run(args: &Args, signal: &str) -> Result<SignalReport> {
     };
     let server = match &args.server {
         Some(url) => Server::running(url, args.pid)?,
+        None if args.cluster => Server::start_cluster(args.data_dir.as_deref(), &args.sets).await?,
         None => Server::start(args.binary.as_deref(), args.data_dir.as_deref(), &args.sets).await?,
     };
     let bar = progress(args.seconds, name);
     let start = server.cost().await?;
-    let sent = load::send(&server.address, sources, Duration::from_secs(args.seconds), &bar).await?;
+    let sent = load::send(&server.write, sources, Duration::from_secs(args.seconds), &bar).await?;
     let end = server.cost().await?;
     bar.set_message("queries");
     let hot = ask_all(&server, &questions, args.repeat).await?;
@@ -113,7 +117,7 @@ async fn run(args: &Args, signal: &str) -> Result<SignalReport> {
     bar.set_message("flush");
     let flushing = Instant::now();
     let asked = server.cost().await?;
-    http::post(&server.address, "/-/flush").await?.expect_success("flush")?;
+    server.flush().await?;
     let flush_seconds = flushing.elapsed().as_secs_f64();
     let flushed = server.cost().await?;
     // Until the ingester has forgotten what is in the bucket now.
@@ -143,6 +147,7 @@ async fn run(args: &Args, signal: &str) -> Result<SignalReport> {
         flush_seconds,
         flush_cpu_seconds: flushed.cpu_seconds - asked.cpu_seconds,
         bucket_bytes_per_item: disk_bytes.map(|b| b as f64 / sent.items as f64),
+        wire_bytes_per_item: (end.wire_bytes - start.wire_bytes) / sent.items as f64,
         wal_bytes_per_item: (end.wal_written_bytes - start.wal_written_bytes) / sent.items as f64,
         queries: questions
             .iter()
@@ -162,7 +167,7 @@ async fn ask_all(server: &Server, questions: &[Question], repeat: usize) -> Resu
         let began = Instant::now();
         while times.len() < repeat.max(1) && (times.len() < 3 || began.elapsed() < Duration::from_secs(10)) {
             let start = Instant::now();
-            let answer = http::get(&server.address, &path).await?.expect_success(question.name)?;
+            let answer = http::get(&server.read, &path).await?.expect_success(question.name)?;
             times.push(start.elapsed());
             bytes = answer.len();
         }

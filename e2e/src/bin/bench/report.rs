@@ -27,7 +27,10 @@ pub struct SignalReport {
     pub flush_seconds: f64,
     pub flush_cpu_seconds: f64,
     pub bucket_bytes_per_item: Option<f64>,
+    /// All processes together; in a cluster three of them keep a copy each.
     pub wal_bytes_per_item: f64,
+    /// Over the loopback interface, from the client's requests to the copies of the ingesters.
+    pub wire_bytes_per_item: f64,
     pub queries: Vec<QueryReport>,
 }
 
@@ -83,15 +86,15 @@ pub fn markdown(reports: &[SignalReport], machine: &str) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{machine}\n");
     out.push_str(
-        "| signal | items/s | MB/s | items per server CPU s | server, client cores | request p50, p95 ms | peak RSS MiB: ingest, all | bucket B/item | WAL B/item | flush s (CPU s) | refused |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| signal | items/s | MB/s | items per server CPU s | server, client cores | request p50, p95 ms | peak RSS MiB: ingest, all | bucket B/item | WAL B/item | wire B/item | flush s (CPU s) | refused |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for r in reports {
         let mib = |bytes: u64| bytes >> 20;
         let bucket = r.bucket_bytes_per_item.map_or("-".to_owned(), |b| format!("{b:.2}"));
         let _ = writeln!(
             out,
-            "| {} | {} | {:.1} | {} | {:.2}, {:.2} | {:.1}, {:.1} | {}, {} | {bucket} | {:.2} | {:.1} ({:.1}) | {} |",
+            "| {} | {} | {:.1} | {} | {:.2}, {:.2} | {:.1}, {:.1} | {}, {} | {bucket} | {:.2} | {:.2} | {:.1} ({:.1}) | {} |",
             r.signal,
             thousands(r.items_per_second),
             r.megabytes_per_second,
@@ -103,6 +106,7 @@ pub fn markdown(reports: &[SignalReport], machine: &str) -> String {
             mib(r.ingest_peak_rss_bytes),
             mib(r.peak_rss_bytes),
             r.wal_bytes_per_item,
+            r.wire_bytes_per_item,
             r.flush_seconds,
             r.flush_cpu_seconds,
             r.refused_requests,

@@ -1,4 +1,4 @@
-//! The server under load: a fresh `triptych all` in a temporary directory, or a running one; what it costs.
+//! The server under load: a fresh `triptych all` in a temporary directory, a fresh cluster, or what runs already; what it costs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,32 +8,69 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use triptych_e2e::Cluster;
+use triptych_e2e::cluster::Plan;
 
-/// How long to wait after a flush until the questions are answered from the bucket: `retain_after_flush` of the server that is
-/// started here, and a tick of the ingester.
-pub const RETAINED: Duration = Duration::from_secs(4);
+/// How long to wait after a flush until the questions are answered from the bucket: `retain_after_flush` of what is started here, and
+/// a tick of the ingester.
+pub const RETAINED: Duration = Duration::from_secs(6);
 
 /// Time for the start, and for the end.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Server {
-    /// `host:port`.
-    pub address: String,
-    pid: Option<u32>,
-    child: Option<(Child, TempDir)>,
+    /// Where is written and where is asked, `host:port`.
+    pub write: String,
+    pub read: String,
+    pids: Vec<u32>,
+    started: Started,
 }
 
-/// What was used since the process began.
+enum Started {
+    Nothing,
+    All(Child, TempDir),
+    Cluster(Box<Cluster>, TempDir),
+}
+
+/// What was used since the processes began, by all of them together.
 pub struct Cost {
     pub cpu_seconds: f64,
     pub peak_rss_bytes: u64,
     pub wal_written_bytes: f64,
+    /// What passed the loopback interface, the client's requests included.
+    pub wire_bytes: f64,
 }
 
 impl Server {
     pub fn running(url: &str, pid: Option<u32>) -> Result<Self> {
         let address = url.strip_prefix("http://").context("--server: an http:// URL is wanted")?;
-        Ok(Self { address: address.trim_end_matches('/').to_owned(), pid, child: None })
+        let address = address.trim_end_matches('/').to_owned();
+        Ok(Self {
+            write: address.clone(),
+            read: address,
+            pids: pid.into_iter().collect(),
+            started: Started::Nothing,
+        })
+    }
+
+    /// Each role its own process, three ingesters, over a directory as bucket.
+    pub async fn start_cluster(data_dir: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let dir = temporary(data_dir)?;
+        let plan = Plan::default()
+            .set("bucket.type", "filesystem")
+            .set("bucket.dir", dir.path().join("bucket").display())
+            .set("telemetry.log_filter", "warn")
+            .set("ingester.flush_on_shutdown", false);
+        let plan = Plan { set: plan.set.into_iter().chain(sets.iter().cloned()).collect(), ..plan };
+        let cluster = Cluster::start(plan).await?;
+        let address = |client: triptych_e2e::Client| client.base().trim_start_matches("http://").to_owned();
+        let pids = cluster.nodes.iter().map(|node| node.process.pid()).collect::<Result<_>>()?;
+        Ok(Self {
+            write: address(cluster.distributor()?),
+            read: address(cluster.gateway()?),
+            pids,
+            started: Started::Cluster(Box::new(cluster), dir),
+        })
     }
 
     pub async fn start(binary: Option<&Path>, data_dir: Option<&Path>, sets: &[String]) -> Result<Self> {
@@ -41,10 +78,7 @@ impl Server {
             Some(binary) => binary.to_owned(),
             None => std::env::current_exe()?.with_file_name("triptych"),
         };
-        let dir = match data_dir {
-            Some(parent) => tempfile::tempdir_in(parent)?,
-            None => tempfile::tempdir()?,
-        };
+        let dir = temporary(data_dir)?;
         let mut command = Command::new(&binary);
         command.arg("all").arg("--data-dir").arg(dir.path());
         for flag in ["--listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
@@ -79,8 +113,8 @@ impl Server {
         .context("the server did not say its address")??;
         // The rest of what it says must not fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let pid = child.id();
-        let server = Self { address, pid, child: Some((child, dir)) };
+        let pids = child.id().into_iter().collect();
+        let server = Self { write: address.clone(), read: address, pids, started: Started::All(child, dir) };
         server.wait_ready().await?;
         Ok(server)
     }
@@ -88,7 +122,7 @@ impl Server {
     async fn wait_ready(&self) -> Result<()> {
         let start = Instant::now();
         loop {
-            match crate::http::get(&self.address, "/ready").await {
+            match crate::http::get(&self.read, "/ready").await {
                 Ok(answer) if answer.is_success() => return Ok(()),
                 _ if start.elapsed() > WAIT_MAX => bail!("the server is not ready after {WAIT_MAX:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -97,31 +131,68 @@ impl Server {
     }
 
     pub async fn cost(&self) -> Result<Cost> {
-        let metrics = crate::http::get(&self.address, "/metrics").await?.expect_success("metrics")?;
-        let wal_written_bytes = String::from_utf8_lossy(&metrics)
-            .lines()
-            .filter(|line| line.starts_with("triptych_wal_written_bytes_total"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum();
-        let process = self.pid.map(|pid| pid.to_string());
+        let ingesters = match &self.started {
+            Started::Cluster(cluster, _) => cluster
+                .clients("ingester")
+                .iter()
+                .map(|c| c.base().trim_start_matches("http://").to_owned())
+                .collect(),
+            _ => vec![self.write.clone()],
+        };
+        let mut wal_written_bytes = 0.0;
+        for ingester in ingesters {
+            let metrics = crate::http::get(&ingester, "/metrics").await?.expect_success("metrics")?;
+            wal_written_bytes += String::from_utf8_lossy(&metrics)
+                .lines()
+                .filter(|line| line.starts_with("triptych_wal_written_bytes_total"))
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum::<f64>();
+        }
+        let processes: Vec<String> = self.pids.iter().map(u32::to_string).collect();
         Ok(Cost {
-            cpu_seconds: process.as_deref().and_then(cpu_seconds).unwrap_or(0.0),
-            peak_rss_bytes: process.as_deref().and_then(peak_rss_bytes).unwrap_or(0),
+            cpu_seconds: processes.iter().filter_map(|process| cpu_seconds(process)).sum(),
+            peak_rss_bytes: processes.iter().filter_map(|process| peak_rss_bytes(process)).sum(),
             wal_written_bytes,
+            wire_bytes: loopback_bytes().unwrap_or(0.0),
         })
     }
 
-    /// Of a server that was started here.
-    pub fn bucket_bytes(&self) -> Option<u64> {
-        self.child.as_ref().map(|(_, dir)| used_bytes(&dir.path().join("bucket")))
+    /// Everything acknowledged is in the bucket.
+    pub async fn flush(&self) -> Result<()> {
+        match &self.started {
+            Started::Cluster(cluster, _) => cluster.flush().await,
+            _ => crate::http::post(&self.write, "/-/flush").await?.expect_success("flush").map(drop),
+        }
     }
 
-    pub async fn stop(mut self) {
-        if let Some((mut child, dir)) = self.child.take() {
+    /// Of what was started here.
+    pub fn bucket_bytes(&self) -> Option<u64> {
+        match &self.started {
+            Started::Nothing => None,
+            Started::All(_, dir) | Started::Cluster(_, dir) => Some(used_bytes(&dir.path().join("bucket"))),
+        }
+    }
+
+    pub async fn stop(self) {
+        if let Started::All(mut child, dir) = self.started {
             let _ = child.kill().await;
             drop(dir);
         }
     }
+}
+
+fn temporary(parent: Option<&Path>) -> Result<TempDir> {
+    Ok(match parent {
+        Some(parent) => tempfile::tempdir_in(parent)?,
+        None => tempfile::tempdir()?,
+    })
+}
+
+/// Bytes that were received on the loopback interface since the machine started.
+fn loopback_bytes() -> Option<f64> {
+    let devices = std::fs::read_to_string("/proc/net/dev").ok()?;
+    let loopback = devices.lines().find_map(|line| line.trim_start().strip_prefix("lo:"))?;
+    loopback.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// User and system time of a process, in seconds.

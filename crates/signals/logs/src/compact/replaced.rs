@@ -4,16 +4,19 @@
 //! control/compactor/logs/<tenant>/<table>/<merged file>/<source>    when the merged file is there, the source is replaced
 //! control/compactor/logs/<tenant>/<table>/<merged file>/settled     no two of its chunks share an entry, see `plan`
 //! ```
-//! The objects are empty: a listing says everything. They stand beside Loki's places, not in them, and are written before the merged
+//! A file stands here as the XXH3 hash of its name, 128 bits in hexadecimal: two names would make a path that is too long for some
+//! S3-compatible servers. The objects are empty: a listing says everything. They stand beside Loki's places, not in them, and are written before the merged
 //! file; without it they mean nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
+use hashbrown::HashMap;
 use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
 use triptych_blob::object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use triptych_model::{Result, TenantId};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::layout;
 
@@ -25,13 +28,14 @@ const PUTS: usize = 16;
 /// What is noted of a merged file.
 #[derive(Debug, Default)]
 struct Note {
+    /// By their marks.
     sources: BTreeSet<String>,
     is_settled: bool,
     /// When the newest of its objects was written.
     written_ns: i64,
 }
 
-/// The notes of one table, by merged file.
+/// The notes of one table, by the mark of the merged file.
 #[derive(Debug, Default)]
 pub(super) struct Table(BTreeMap<String, Note>);
 
@@ -39,6 +43,16 @@ fn root(tenant: &TenantId) -> String {
     format!("control/compactor/logs/{tenant}")
 }
 
+/// What stands for a file.
+fn mark(file: &str) -> String {
+    format!("{:032x}", xxh3_128(file.as_bytes()))
+}
+
+fn by_mark<'a>(files: &BTreeSet<&'a str>) -> HashMap<String, &'a str> {
+    files.iter().map(|file| (mark(file), *file)).collect()
+}
+
+/// `merged` and `name` are marks.
 fn note_path(tenant: &TenantId, table: &str, merged: &str, name: &str) -> Result<Path> {
     layout::path(format!("{}/{table}/{merged}/{name}", root(tenant)))
 }
@@ -73,18 +87,19 @@ async fn read(bucket: &Bucket, prefix: Path) -> Result<BTreeMap<String, Table>> 
 
 impl Table {
     /// Of the files that are there, those that were replaced, each with one that replaced it.
-    pub fn replaced<'a>(&'a self, files: &BTreeSet<&'a str>) -> BTreeMap<&'a str, &'a str> {
-        let merged = self.0.iter().filter(|(merged, _)| files.contains(merged.as_str()));
-        merged
-            .flat_map(|(merged, note)| {
-                note.sources.iter().map(move |source| (source.as_str(), merged.as_str()))
-            })
-            .filter(|(source, _)| files.contains(source))
-            .collect()
+    pub fn replaced<'a>(&self, files: &BTreeSet<&'a str>) -> BTreeMap<&'a str, &'a str> {
+        let there = by_mark(files);
+        let mut replaced = BTreeMap::new();
+        for (merged, note) in &self.0 {
+            let Some(merged) = there.get(merged) else { continue };
+            replaced
+                .extend(note.sources.iter().filter_map(|source| there.get(source)).map(|s| (*s, *merged)));
+        }
+        replaced
     }
 
     pub fn is_settled(&self, file: &str) -> bool {
-        self.0.get(file).is_some_and(|note| note.is_settled)
+        self.0.get(&mark(file)).is_some_and(|note| note.is_settled)
     }
 
     /// Notes that mean nothing any more: of sources that are gone, and of merged files that did not come for `age_ns`.
@@ -95,12 +110,13 @@ impl Table {
         files: &BTreeSet<&str>,
         (now_ns, age_ns): (i64, i64),
     ) -> Result<Vec<Path>> {
+        let files = by_mark(files);
         let mut stale = Vec::new();
         for (merged, note) in &self.0 {
-            let is_there = files.contains(merged.as_str());
+            let is_there = files.contains_key(merged);
             let is_given_up = !is_there && note.written_ns.saturating_add(age_ns) <= now_ns;
             for source in &note.sources {
-                if is_given_up || !files.contains(source.as_str()) {
+                if is_given_up || !files.contains_key(source) {
                     stale.push(note_path(tenant, table, merged, source)?);
                 }
             }
@@ -120,14 +136,15 @@ pub(super) async fn note(
     merged: &str,
     sources: &[String],
 ) -> Result<()> {
-    let puts = sources.iter().map(|source| note_path(tenant, table, merged, source));
+    let merged = mark(merged);
+    let puts = sources.iter().map(|source| note_path(tenant, table, &merged, &mark(source)));
     let puts = futures::stream::iter(puts.collect::<Result<Vec<_>>>()?);
     puts.map(|path| put(bucket.clone(), path)).buffer_unordered(PUTS).try_collect::<()>().await
 }
 
 /// Notes that no two chunks of a file share an entry.
 pub(super) async fn note_settled(bucket: &Bucket, tenant: &TenantId, table: &str, file: &str) -> Result<()> {
-    put(bucket.clone(), note_path(tenant, table, file, SETTLED)?).await
+    put(bucket.clone(), note_path(tenant, table, &mark(file), SETTLED)?).await
 }
 
 async fn put(bucket: Bucket, path: Path) -> Result<()> {

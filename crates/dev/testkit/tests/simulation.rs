@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use triptych_testkit::{Mutant, Options, Outcome, run};
 
 /// Of every run of the tests: the list is fixed, so that a change either passes or does not.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 /// A mutant must be found among so many.
 const MUTANT_SEEDS: u64 = 60;
 

@@ -53,6 +53,7 @@ async fn members_find_each_other() {
     );
     assert_eq!(members[1].state, MemberState::New);
     until(async || a.is_heard_of().await && b.is_heard_of().await).await;
+    a.set_state(MemberState::Joining).await;
     b.set_state(MemberState::Joining).await;
     until(async || seen.borrow_and_update()[1].state == MemberState::Joining).await;
     assert!(a.roles().contains_key("ingester"));

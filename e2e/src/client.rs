@@ -254,25 +254,32 @@ pub struct Client {
     tenant: Option<String>,
 }
 
-fn http_client(timeout: Duration) -> reqwest::Client {
+fn http_client(timeout: Duration, idle_connections_max: usize) -> reqwest::Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     // reqwest is built without a TLS provider of its own and wants one even for http.
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
     // One per caller: a pool must not outlive the runtime of the test that filled it.
-    reqwest::Client::builder().timeout(timeout).build().unwrap_or_default()
+    let builder = reqwest::Client::builder().timeout(timeout);
+    builder.pool_max_idle_per_host(idle_connections_max).build().unwrap_or_default()
 }
 
 impl Client {
     pub fn new(base: impl Into<String>) -> Self {
         let base = base.into();
-        Self { http: http_client(Duration::from_secs(60)), push_base: base.clone(), base, tenant: None }
+        let http = http_client(Duration::from_secs(60), usize::MAX);
+        Self { http, push_base: base.clone(), base, tenant: None }
+    }
+
+    /// A new connection for each request: one may be closed after a request that was refused before all of it was read.
+    pub fn unpooled(&self) -> Self {
+        Self { http: http_client(Duration::from_secs(60), 0), ..self.clone() }
     }
 
     /// Every request may take so long.
     pub fn timeout(&self, timeout: Duration) -> Self {
-        Self { http: http_client(timeout), ..self.clone() }
+        Self { http: http_client(timeout, usize::MAX), ..self.clone() }
     }
 
     pub fn tenant(&self, tenant: &str) -> Self {

@@ -288,7 +288,7 @@ async fn every_door() -> Result<()> {
     let options = Options::default().set("multitenancy", true).set("distributor.request_bytes_max", "16MiB");
     let mut process = Process::start(options).await?;
     let pid = process.pid()?;
-    let client = process.client().tenant("t");
+    let client = process.client().unpooled().tenant("t");
     let before = Dataset::part(1, now_ms() - 180_000);
     before.write(&client).await?;
     let mut wrong = Vec::new();

@@ -57,8 +57,7 @@ impl Server {
     pub async fn start_cluster(data_dir: Option<&Path>, sets: &[String]) -> Result<Self> {
         let dir = temporary(data_dir)?;
         let plan = Plan::default()
-            .set("bucket.type", "filesystem")
-            .set("bucket.dir", dir.path().join("bucket").display())
+            .set("bucket", format_args!("{{type: filesystem, dir: {:?}}}", dir.path().join("bucket")))
             .set("telemetry.log_filter", "warn")
             .set("ingester.flush_on_shutdown", false);
         let plan = Plan { set: plan.set.into_iter().chain(sets.iter().cloned()).collect(), ..plan };

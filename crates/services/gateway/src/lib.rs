@@ -150,7 +150,8 @@ impl Config {
         let front = Arc::new(Front::new(settings, queriers.clone(), engines, results));
         Gateway {
             queriers,
-            push: pushes.map(|(distributors, memory)| Arc::new(push::Push::new(distributors, memory))),
+            push: pushes
+                .map(|(distributors, memory)| Arc::new(push::Push::new(distributors, memory, multitenancy))),
             shared: Arc::new(Shared {
                 metrics: front.clone(),
                 logs: front.clone(),

@@ -4,7 +4,7 @@
 //! answered: what was written twice is shown once. A longer one is streamed to the first. What a distributor answers is the answer, a
 //! refusal too.
 //!
-//! **Memory**: what is read first, reserved from the share of pushes; behind it what HTTP/2 has on its way.
+//! **Memory**: what is read first, reserved from the tenant's part of the share of pushes; behind it what HTTP/2 has on its way.
 //!
 //! Known holes: a distributor that hangs is waited for until the connection's keep-alive gives it up.
 
@@ -79,12 +79,13 @@ pub fn distributor(channel: &Channel) -> Distributor {
 pub(crate) struct Push {
     distributors: Peers<Distributor>,
     memory: MemoryBudget,
+    multitenancy: bool,
     turn: AtomicUsize,
 }
 
 impl Push {
-    pub fn new(distributors: Peers<Distributor>, memory: MemoryBudget) -> Self {
-        Self { distributors, memory, turn: AtomicUsize::new(0) }
+    pub fn new(distributors: Peers<Distributor>, memory: MemoryBudget, multitenancy: bool) -> Self {
+        Self { distributors, memory, multitenancy, turn: AtomicUsize::new(0) }
     }
 
     /// Each in turn, and the next one when one does not answer.
@@ -94,7 +95,12 @@ impl Push {
         // In the other process' own way.
         parts.version = http::Version::HTTP_2;
         parts.extensions = http::Extensions::new();
-        let mut body = Read::new(body, self.memory.reserve(0)?).await?;
+        // Who names no tenant, or a bad one, is told so by the distributor, in the protocol's form.
+        let memory = match triptych_rpc::tenant_of(&parts.headers, self.multitenancy) {
+            Ok(tenant) => self.memory.tenant(&tenant),
+            Err(_) => self.memory.clone(),
+        };
+        let mut body = Read::new(body, memory.reserve(0)?).await?;
         let peers = self.distributors.borrow().clone();
         let serving: Vec<_> = peers.iter().filter(|peer| peer.member.is_serving()).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);

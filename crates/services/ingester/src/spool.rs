@@ -11,7 +11,7 @@
 //!
 //! **Memory**: per unit what its store knows of its blocks, and caches of [`STORE_CACHE_BYTES`].
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +35,9 @@ pub(crate) const STORE_CACHE_BYTES: u64 = 256 << 10;
 const COPIES: usize = 4;
 /// Larger objects are copied in parts of this size.
 const PART_BYTES: usize = 8 << 20;
+/// An object that was copied this long ago, and that nothing makes visible yet, is copied again: whoever cleans the bucket takes it for
+/// left behind some hours later.
+const COPIED_NS_MAX: i64 = 4 * 3_600_000_000_000;
 /// Parts of an object that are on their way.
 const PARTS: usize = 2;
 
@@ -48,8 +51,8 @@ struct Unit<S> {
 
 #[derive(Default)]
 struct UnitState {
-    /// In the bucket already.
-    copied: HashSet<Path>,
+    /// In the bucket already, and since when.
+    copied: HashMap<Path, i64>,
     /// When the last object was; 0 before.
     uploaded_ns: i64,
 }
@@ -188,27 +191,29 @@ impl<K: Kind> Spool<K> {
         let Some(unit) = found else { return Ok(false) };
         let from = self.unit_bucket(unit.number);
         let objects = objects(&from).await?;
+        let began_ns = now_ns();
+        unit.state.lock().copied.retain(|_, at_ns| began_ns.saturating_sub(*at_ns) < COPIED_NS_MAX);
         let (last, first): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| K::completes(&o.location));
         for part in [first, last] {
             futures::stream::iter(part)
                 .map(Ok)
                 .try_for_each_concurrent(COPIES, |object| {
-                    let (from, unit) = (&from, &unit);
+                    let (from, unit, now_ns) = (&from, &unit, &now_ns);
                     async move {
-                        if unit.state.lock().copied.contains(&object.location) {
+                        if unit.state.lock().copied.contains_key(&object.location) {
                             return Ok(());
                         }
                         let held = (object.size as usize).min((PARTS + 1) * PART_BYTES);
                         let _memory = memory.reserve_when_free(held).await;
                         copy(from, bucket, &object).await?;
-                        unit.state.lock().copied.insert(object.location);
+                        unit.state.lock().copied.insert(object.location, now_ns());
                         Ok::<_, Error>(())
                     }
                 })
                 .await?;
         }
         let mut state = unit.state.lock();
-        state.copied = HashSet::new();
+        state.copied = HashMap::new();
         state.uploaded_ns = now_ns().max(1);
         drop(state);
         tracing::info!(signal = %K::SIGNAL, unit = unit.number, bytes = unit.bytes, "spooled data is in the bucket");

@@ -52,7 +52,7 @@ async fn the_answer_of_a_living_distributor_is_the_answer() {
     let [dead, living] = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
     let all = [distributor("d-0", false, dead.clone()), distributor("d-1", true, living.clone())];
     let held = memory(4 << 20);
-    let routes = routes(Arc::new(Push::new(peers::fixed(all), held.clone())));
+    let routes = routes(Arc::new(Push::new(peers::fixed(all), held.clone(), true)));
     for _ in 0..2 {
         let answer = push(&routes, "/loki/api/v1/push?a=b", "hello".into()).await;
         assert_eq!(answer, (429, Some("7".to_owned()), "d-1 /loki/api/v1/push?a=b team 5".to_owned()));
@@ -80,7 +80,7 @@ async fn who_does_not_serve_gets_nothing() {
     let leaving = distributor("d-0", true, asked.clone());
     let member = Member { state: MemberState::Leaving, ..(*leaving.member).clone() };
     let all = [Peer { member: Arc::new(member), ..leaving }];
-    let routes = routes(Arc::new(Push::new(peers::fixed(all), memory(4 << 20))));
+    let routes = routes(Arc::new(Push::new(peers::fixed(all), memory(4 << 20), true)));
     let answer = push(&routes, "/v1/logs", "x".into()).await;
     assert_eq!(answer, (503, Some("1".to_owned()), "no distributor takes writes now".to_owned()));
     assert_eq!(asked.load(Ordering::SeqCst), 0);
@@ -89,9 +89,9 @@ async fn who_does_not_serve_gets_nothing() {
 #[tokio::test]
 async fn memory_is_bounded() {
     let all = [distributor("d-0", true, Arc::default())];
-    let routes = routes(Arc::new(Push::new(peers::fixed(all), memory(1000))));
+    let routes = routes(Arc::new(Push::new(peers::fixed(all), memory(1000), true)));
     let answer = push(&routes, "/v1/logs", pieces(20, 100)).await;
-    assert_eq!((answer.0, answer.1.as_deref()), (503, Some("1")), "{answer:?}");
-    assert!(answer.2.contains("memory of pushes under way: 100 bytes wanted, 1000 in use"), "{answer:?}");
-    assert_eq!(push(&routes, "/v1/logs", pieces(10, 100)).await.0, 429);
+    assert_eq!((answer.0, answer.1.as_deref()), (429, Some("1")), "{answer:?}");
+    assert!(answer.2.contains("tenant team holds 800 bytes and wants 100 more"), "{answer:?}");
+    assert_eq!(push(&routes, "/v1/logs", pieces(8, 100)).await.2, "d-0 /v1/logs team 800");
 }

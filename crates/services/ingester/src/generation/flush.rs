@@ -211,7 +211,7 @@ impl<K: Kind> Generations<K> {
     }
 
     /// Copies one unit of the spool to the bucket, the oldest that goes. False when there is none.
-    async fn upload_round(&self) -> Result<bool> {
+    pub(super) async fn upload_round(&self) -> Result<bool> {
         let _one_at_a_time = self.uploading.lock().await;
         let mut failed = None;
         for skip in 0..UPLOAD_FAILURES_MAX {

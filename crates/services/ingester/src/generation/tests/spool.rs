@@ -192,3 +192,23 @@ async fn a_spool_that_fails_half_way_loses_nothing() {
         }
     }
 }
+
+/// Half of a unit is in the bucket for so long that it is taken for left behind and removed.
+#[tokio::test]
+async fn what_was_copied_long_ago_is_copied_again() {
+    let world = World::new();
+    let process = world.opened().await;
+    push(&process, &tenant(0), "kept").await.unwrap();
+    process.rotate().unwrap();
+    let generation = process.state.read().frozen[0].generation.clone();
+    process.spool(&generation).await.unwrap();
+    world.bucket.fail(Fault { path: "meta".into(), operation: Some(Operation::Put), ..Fault::default() });
+    process.upload_round().await.unwrap_err();
+    let half: Vec<_> = world.bucket.list(None).try_collect().await.unwrap();
+    assert_eq!(half.len(), 1, "{half:?}");
+    world.clock.advance(12 * HOUR);
+    world.bucket.delete(&half[0].location).await.unwrap();
+    world.bucket.heal();
+    assert!(process.upload_round().await.unwrap());
+    assert_eq!(world.in_bucket(&tenant(0)).await, BTreeSet::from(["kept".to_owned()]));
+}

@@ -7,7 +7,7 @@ use triptych_model::metrics::{LabelsSelect, Sample};
 use triptych_model::traces::TagsSelect;
 use triptych_model::{Kind, Labels, Share, TenantId};
 use triptych_ring::Member;
-use triptych_runtime::QueryContext;
+use triptych_runtime::{QueryContext, random};
 
 use super::*;
 
@@ -46,7 +46,9 @@ async fn who_does_not_know_the_bucket_answers_nothing() {
 }
 
 /// As many blocks as there are series; each has one of them.
+/// Blocks whose ids, and so their owners, are the same each time.
 async fn fill(bucket: &Bucket, blocks: i64) {
+    random::seed(Some(1));
     for i in 0..blocks {
         let head = Head::new(HeadConfig::default());
         let labels = Labels::from_pairs([("__name__", "up".to_owned()), ("i", format!("{i:02}"))]);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use triptych_blob::object_store::ObjectStoreExt;
 use triptych_blob::object_store::memory::InMemory;
 use triptych_model::Matcher;
+use triptych_runtime::random;
 
 use super::*;
 use crate::block::{DELETION_MARK_FILE, INDEX_FILE, META_FILE, file_path};
@@ -76,6 +77,7 @@ async fn together(stores: [&BucketStore; 2]) -> crate::testing::Content {
 
 #[tokio::test]
 async fn stores_divide_the_blocks() {
+    random::seed(Some(1));
     let bucket: Bucket = Arc::new(InMemory::new());
     let a = tenant("a");
     let blocks = flush(&bucket, &a, &head(0..5, T, T + 20 * HOUR_MS), "i-0", 1).await;
@@ -104,10 +106,11 @@ async fn stores_divide_the_blocks() {
 /// One of two stores has seen a compaction that the other one has not, whoever owns which block.
 #[tokio::test(start_paused = true)]
 async fn no_view_of_a_compaction_loses_anything() {
+    random::seed(Some(1));
     const SHOWN: Duration = Duration::from_secs(60);
     for replaced_shown in [Duration::ZERO, SHOWN] {
         let mut lost = 0;
-        // Ids are chance, and so are owners.
+        // Owners follow from the ids of the blocks.
         for _ in 0..12 {
             let bucket: Bucket = Arc::new(InMemory::new());
             let a = tenant("a");
@@ -143,6 +146,7 @@ async fn no_view_of_a_compaction_loses_anything() {
 
 #[tokio::test]
 async fn what_is_wanted_is_opened_as_far_as_there_is_room() {
+    random::seed(Some(1));
     let bucket: Bucket = Arc::new(InMemory::new());
     let a = tenant("a");
     let blocks = flush(&bucket, &a, &head(0..5, T, T + 20 * HOUR_MS), "i-0", 1).await;

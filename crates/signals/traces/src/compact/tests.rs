@@ -4,6 +4,7 @@ use futures::TryStreamExt;
 use triptych_blob::object_store::ObjectStore;
 use triptych_blob::{FailingBucket, WarmReport};
 use triptych_model::Share;
+use triptych_runtime::random;
 use triptych_traceql::source::FetchSpans;
 
 use super::*;
@@ -86,6 +87,7 @@ async fn blocks_of_a_window_become_one_and_nothing_is_lost() {
 /// One of two stores has seen a compaction that the other one has not, whoever owns which block.
 #[tokio::test(start_paused = true)]
 async fn no_view_of_a_compaction_loses_anything() {
+    random::seed(Some(1));
     const SHOWN: Duration = Duration::from_secs(60);
     let tenant = TenantId::single();
     let members: Arc<[Arc<str>]> = ["s-0", "s-1"].map(Arc::from).into();
@@ -100,7 +102,7 @@ async fn no_view_of_a_compaction_loses_anything() {
     };
     for replaced_shown in [Duration::ZERO, SHOWN] {
         let mut lost = 0;
-        // Ids are chance, and so are owners.
+        // Owners follow from the ids of the blocks.
         for _ in 0..12 {
             let bucket = triptych_blob::memory();
             for seed in 0..2 {

@@ -33,7 +33,8 @@ fn find() -> Result<PathBuf> {
     let target = profile_dir.parent().context("no target directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run it with cargo, or set TRIPTYCH_BIN")?;
+    build.current_dir(PathBuf::from(package).join(".."));
     build.args(["build", "--package", "triptych", "--bin", "triptych", "--target-dir"]).arg(target);
     match profile_dir.file_name().and_then(|n| n.to_str()) {
         Some("debug") | None => {}

@@ -32,7 +32,7 @@ const FILES: [&str; 11] = [
 fn data_dir() -> Option<PathBuf> {
     let dir = match std::env::var_os("TRIPTYCH_SHARED_DATA") {
         Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+        None => PathBuf::from("../../shared/data"),
     };
     let dir = dir.join("promqltest");
     if dir.is_dir() {

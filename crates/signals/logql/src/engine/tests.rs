@@ -20,7 +20,6 @@
 //! read the difference before you keep it.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -188,8 +187,7 @@ async fn run(text: &str) -> (String, Vec<String>) {
 
 #[tokio::test]
 async fn testdata() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir("testdata").unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "test"));
     files.sort();
     assert!(!files.is_empty());

@@ -3,7 +3,7 @@
 //! Each scenario has a load that knows what was acknowledged, readers that check every answer meanwhile, and checks in the end: as the
 //! cluster is, after a flush, and by a new process that has nothing but the bucket. The short ones are part of `cargo test`; the others
 //! take a quarter of an hour and more: `make faults` runs them and prints the table of `docs/operations.md` (`FAULT=zone` those whose
-//! name has it).
+//! name has it; `BUCKET_AWAY_SECONDS=3600` leaves the bucket away for an hour).
 
 #![allow(clippy::disallowed_methods, reason = "real time, from outside of the process")]
 
@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::time::{Instant, sleep};
+use triptych_e2e::client::{Line, Pairs, Stream, loki_json_body, pairs};
 use triptych_e2e::cluster::{Plan, TWINS, ZONES};
 use triptych_e2e::load::Load;
 use triptych_e2e::network::Rules;
 use triptych_e2e::s3::Mood;
-use triptych_e2e::{Cluster, Process};
+use triptych_e2e::{Client, Cluster, Process, now_ms};
 
 const MIB: u64 = 1 << 20;
 const MEMORY_LIMIT: u64 = 512 * MIB;
@@ -240,26 +241,83 @@ async fn breaking_connections(cluster: &mut Cluster) -> Result<Instant> {
     disturb(cluster, Rules { reset_after_bytes: MIB, ..Rules::default() }).await
 }
 
-/// Long enough for flushes to fail more often than they are tried before they go to the local disk.
-async fn bucket_away(cluster: &mut Cluster, mood: Mood) -> Result<Instant> {
-    cluster.bucket.set_mood(mood);
+/// How long the bucket is away: `BUCKET_AWAY_SECONDS`, or long enough for flushes that are refused to fail more often than they are tried
+/// before they go to the local disk.
+fn bucket_away_for() -> Duration {
+    let seconds = std::env::var("BUCKET_AWAY_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(90))
+}
+
+/// Generations that are flushed every half minute, so that there are flushes to fail.
+fn many_flushes() -> Plan {
+    let ages = ["metrics", "logs", "traces"].map(|signal| format!("ingester.{signal}.age_max"));
+    ages.iter().fold(plan(), |plan, age| plan.set(age, "30s")).set("ingester.flush_retry_max", "2s")
+}
+
+async fn bucket_refuses(cluster: &mut Cluster) -> Result<Instant> {
+    cluster.bucket.set_mood(Mood::Refuses);
+    sleep(bucket_away_for()).await;
     for ingester in cluster.clients("ingester") {
-        // It tries for as long as somebody waits; that it began is enough.
-        let _ = ingester.timeout(Duration::from_secs(1)).flush().await;
+        let spooled = sum(&ingester, "triptych_ingester_spooled_generations_total").await?;
+        ensure!(spooled > 0.0, "{} keeps everything in memory", ingester.base());
     }
-    sleep(Duration::from_secs(60)).await;
     let heals = Instant::now();
     cluster.bucket.set_mood(Mood::Well);
     cluster.flush().await?;
     Ok(heals)
 }
 
-async fn bucket_refuses(cluster: &mut Cluster) -> Result<Instant> {
-    bucket_away(cluster, Mood::Refuses).await
+/// A request that is not answered takes a minute to fail: within a few of them nothing goes to the local disk.
+async fn bucket_silent(cluster: &mut Cluster) -> Result<Instant> {
+    cluster.bucket.set_mood(Mood::Silent);
+    sleep(bucket_away_for()).await;
+    let heals = Instant::now();
+    cluster.bucket.set_mood(Mood::Well);
+    cluster.flush().await?;
+    Ok(heals)
 }
 
-async fn bucket_silent(cluster: &mut Cluster) -> Result<Instant> {
-    bucket_away(cluster, Mood::Silent).await
+/// Local disk that is used up within a minute.
+fn little_disk() -> Plan {
+    many_flushes().set("ingester.disk_bytes_max", MIB)
+}
+
+/// The bucket is away until no ingester has local disk left: writes are refused, and taken again as soon as there is room.
+async fn bucket_away_and_disk_used_up(cluster: &mut Cluster) -> Result<Instant> {
+    cluster.bucket.set_mood(Mood::Refuses);
+    let (distributor, began) = (cluster.distributor()?, Instant::now());
+    loop {
+        let (status, retry_after, text) = probe(&distributor).await?;
+        if status == 503 && text.contains("local disk") {
+            ensure!(retry_after.is_some(), "a refusal that does not say when to come again: {text}");
+            break;
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(180),
+            "the local disk is never used up: {status} {text}"
+        );
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(Duration::from_secs(20)).await;
+    let heals = Instant::now();
+    cluster.bucket.set_mood(Mood::Well);
+    cluster.flush().await?;
+    while probe(&distributor).await?.0 != 204 {
+        ensure!(heals.elapsed() < Duration::from_secs(180), "it still refuses");
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(heals)
+}
+
+/// A line that is not the load's: status, `Retry-After` and text of the answer.
+async fn probe(distributor: &Client) -> Result<(u16, Option<String>, String)> {
+    let line = Line { ts_ns: now_ms() * 1_000_000, text: "probe".to_owned(), metadata: Pairs::new() };
+    let stream = Stream { labels: pairs([("service_name", "probe")]), lines: vec![line] };
+    let request = distributor.request(reqwest::Method::POST, "/loki/api/v1/push");
+    let request = request.header("content-type", "application/json").body(loki_json_body(&[stream]));
+    let answer = request.timeout(Duration::from_secs(20)).send().await?;
+    let retry_after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Ok((answer.status().as_u16(), retry_after, answer.text().await?))
 }
 
 async fn shell(command: &str) -> Result<()> {
@@ -306,9 +364,15 @@ async fn disk_full(cluster: &mut Cluster) -> Result<Instant> {
 }
 
 async fn refused_pushes(cluster: &mut Cluster, name: &str) -> Result<f64> {
-    let metrics = cluster.node(name)?.client().get("/metrics", &[]).await?.ok()?.text;
-    let counts = metrics.lines().filter(|line| line.starts_with("triptych_ingester_failed_pushes_total{"));
-    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    sum(&cluster.node(name)?.client(), "triptych_ingester_failed_pushes_total").await
+}
+
+/// All series of one of a member's own metrics, added up.
+async fn sum(member: &Client, metric: &str) -> Result<f64> {
+    let text = member.get("/metrics", &[]).await?.ok()?.text;
+    let series =
+        text.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{')));
+    Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 /// A process that stands still: its ports take connections, nothing answers. For a minute after all have noticed.
@@ -385,31 +449,42 @@ async fn short() -> Result<()> {
 #[ignore = "takes a quarter of an hour and more: make faults"]
 async fn all_faults() -> Result<()> {
     println!("{HEAD}");
-    let faults: [(&str, Reads, Fault); 18] = [
-        ("kill -9, each role in turn", Reads::Whole, fault!(kill_each_role)),
-        ("kill -9, one ingester after the other", Reads::Whole, fault!(kill_one_ingester_after_the_other)),
-        ("kill -9, a zone", Reads::Whole, fault!(kill_a_zone)),
-        ("partition: a member of each role", Reads::Whole, fault!(part_each_role)),
-        ("partition: a zone", Reads::Honest, fault!(part_a_zone)),
-        ("every message 100 ms late", Reads::Whole, fault!(slow_network)),
-        ("20 % of the datagrams lost", Reads::Whole, fault!(lossy_network)),
-        ("connections break after 1 MiB", Reads::Whole, fault!(breaking_connections)),
-        ("the bucket refuses (503)", Reads::Honest, fault!(bucket_refuses)),
-        ("the bucket does not answer", Reads::Honest, fault!(bucket_silent)),
-        ("disk of an ingester full", Reads::Whole, fault!(disk_full)),
-        ("an ingester stands still", Reads::Whole, fault!(pause_an_ingester)),
-        ("a querier stands still", Reads::Whole, fault!(pause_a_querier)),
-        ("a store-gateway stands still", Reads::Whole, fault!(pause_a_store_gateway)),
-        ("rolling restart, member by member", Reads::Whole, fault!(rolling_restart)),
-        ("rolling restart, zone by zone", Reads::Whole, fault!(restart_zone_by_zone)),
-        ("ingesters 3 -> 6 -> 3", Reads::Whole, fault!(scale_out_and_in)),
-        ("nothing happens", Reads::Whole, |_| async { Ok(Instant::now()) }.boxed_local()),
+    let faults: [(&str, fn() -> Plan, Reads, Fault); 19] = [
+        ("kill -9, each role in turn", plan, Reads::Whole, fault!(kill_each_role)),
+        (
+            "kill -9, one ingester after the other",
+            plan,
+            Reads::Whole,
+            fault!(kill_one_ingester_after_the_other),
+        ),
+        ("kill -9, a zone", plan, Reads::Whole, fault!(kill_a_zone)),
+        ("partition: a member of each role", plan, Reads::Whole, fault!(part_each_role)),
+        ("partition: a zone", plan, Reads::Honest, fault!(part_a_zone)),
+        ("every message 100 ms late", plan, Reads::Whole, fault!(slow_network)),
+        ("20 % of the datagrams lost", plan, Reads::Whole, fault!(lossy_network)),
+        ("connections break after 1 MiB", plan, Reads::Whole, fault!(breaking_connections)),
+        ("the bucket refuses (503)", many_flushes, Reads::Honest, fault!(bucket_refuses)),
+        ("the bucket does not answer", many_flushes, Reads::Honest, fault!(bucket_silent)),
+        (
+            "the bucket refuses until the disk is used up",
+            little_disk,
+            Reads::Honest,
+            fault!(bucket_away_and_disk_used_up),
+        ),
+        ("disk of an ingester full", plan, Reads::Whole, fault!(disk_full)),
+        ("an ingester stands still", plan, Reads::Whole, fault!(pause_an_ingester)),
+        ("a querier stands still", plan, Reads::Whole, fault!(pause_a_querier)),
+        ("a store-gateway stands still", plan, Reads::Whole, fault!(pause_a_store_gateway)),
+        ("rolling restart, member by member", plan, Reads::Whole, fault!(rolling_restart)),
+        ("rolling restart, zone by zone", plan, Reads::Whole, fault!(restart_zone_by_zone)),
+        ("ingesters 3 -> 6 -> 3", plan, Reads::Whole, fault!(scale_out_and_in)),
+        ("nothing happens", plan, Reads::Whole, |_| async { Ok(Instant::now()) }.boxed_local()),
     ];
     let only = std::env::var("FAULT").unwrap_or_default();
     let can_mount =
         shell("d=$(mktemp -d) && mount -t tmpfs -o size=1m tmpfs $d && umount $d && rmdir $d").await;
     let mut failed = Vec::new();
-    for (name, reads, fault) in faults.into_iter().filter(|(name, ..)| name.contains(&only)) {
+    for (name, plan, reads, fault) in faults.into_iter().filter(|(name, ..)| name.contains(&only)) {
         if name.starts_with("disk")
             && let Err(why) = &can_mount
         {

@@ -204,7 +204,8 @@ async fn run(name: &str, load: Load) -> Result<String> {
         .set("memory_limit", MEMORY_LIMIT)
         .set("multitenancy", true)
         .set("ingester.retain_after_flush", "5s")
-        .set("store_gateway.sync_interval", "2s")
+        .set("store_gateway.sync_interval", "1s")
+        .set("store_gateway.sync_age_max", "4s")
         .set("limits.metrics.series_max", 100_000_000)
         .set("limits.query.timeout", "30s");
     let mut process = Process::start(options).await?;

@@ -125,7 +125,9 @@ impl Flags {
         flag("server.listen", self.listen.clone());
         flag("server.otlp_grpc_listen", self.otlp_grpc_listen.clone());
         flag("server.otlp_http_listen", self.otlp_http_listen.clone());
-        triptych_config::load(self.config.as_deref(), &sets)
+        let config: Config = triptych_config::load(self.config.as_deref(), &sets)?;
+        config.check()?;
+        Ok(config)
     }
 }
 

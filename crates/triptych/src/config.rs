@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use triptych_blob::BucketConfig;
 use triptych_config::{Limits, TenantLimits};
+use triptych_model::Error;
 use triptych_ring::GossipConfig;
 
 use crate::cli::ConfigCommand;
@@ -128,6 +129,28 @@ impl Config {
         TenantLimits::new(&self.limits, &self.overrides)
     }
 
+    /// What a section cannot know of another: times that have to follow each other, or data would be in nobody's answers for a while.
+    pub fn check(&self) -> triptych_model::Result<()> {
+        let (ingester, store_gateway, compactor) = (&self.ingester, &self.store_gateway, &self.compactor);
+        let sync_interval = ("store_gateway.sync_interval", store_gateway.sync_interval);
+        let sync_age_max = ("store_gateway.sync_age_max", store_gateway.sync_age_max);
+        let retained = ("ingester.retain_after_flush", ingester.retain_after_flush);
+        let replaced_shown = ("store_gateway.replaced_shown", store_gateway.replaced_shown);
+        let delete_delay = ("compactor.delete_delay", compactor.delete_delay);
+        let in_order = [
+            (sync_interval, sync_age_max),
+            (sync_age_max, retained),
+            (sync_age_max, replaced_shown),
+            (replaced_shown, delete_delay),
+        ];
+        match in_order.iter().find(|((_, short), (_, long))| short >= long) {
+            None => Ok(()),
+            Some(((shorter, short), (longer, long))) => Err(Error::invalid(format!(
+                "{longer} ({long:?}) has to be more than {shorter} ({short:?}), or there are moments when data are in no answer"
+            ))),
+        }
+    }
+
     pub fn node(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = if self.node.is_empty() { host() } else { self.node.clone() };
@@ -185,6 +208,17 @@ mod tests {
         let config: Config = triptych_config::parse(yaml, &[], |_| None).unwrap();
         let shown = config.shown().unwrap();
         assert!(shown.contains("access_key_id: id") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn times_that_leave_a_gap_are_refused() {
+        let check = |yaml: &str| triptych_config::parse::<Config>(yaml, &[], |_| None).unwrap().check();
+        check("").unwrap();
+        check("{store_gateway: {sync_age_max: 20s}, ingester: {retain_after_flush: 21s}}").unwrap();
+        let refused = check("ingester: {retain_after_flush: 45s}").unwrap_err().to_string();
+        assert!(refused.contains("ingester.retain_after_flush (45s) has to be more than"), "{refused}");
+        let refused = check("store_gateway: {sync_interval: 1m}").unwrap_err().to_string();
+        assert!(refused.contains("store_gateway.sync_age_max"), "{refused}");
     }
 
     #[test]

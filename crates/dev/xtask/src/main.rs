@@ -10,7 +10,7 @@ mod docs;
 mod layers;
 mod metadata;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 

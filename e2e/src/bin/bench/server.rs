@@ -13,7 +13,7 @@ use triptych_e2e::cluster::Plan;
 
 /// How long to wait after a flush until the questions are answered from the bucket: `retain_after_flush` of what is started here, and
 /// a tick of the ingester.
-pub const RETAINED: Duration = Duration::from_secs(6);
+pub const RETAINED: Duration = Duration::from_secs(10);
 
 /// Time for the start, and for the end.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -89,7 +89,12 @@ impl Server {
             "telemetry.trace_enabled=false",
             "telemetry.log_filter=warn",
         ];
-        let own = ["ingester.retain_after_flush=1s", "ingester.flush_on_shutdown=false"];
+        let own = [
+            "store_gateway.sync_interval=500ms",
+            "store_gateway.sync_age_max=5s",
+            "ingester.retain_after_flush=8s",
+            "ingester.flush_on_shutdown=false",
+        ];
         for set in off.iter().chain(&own).copied().chain(sets.iter().map(String::as_str)) {
             command.args(["--set", set]);
         }

@@ -65,7 +65,7 @@ impl Kind for Traces {
                 let parts = report.damaged_parts;
                 tracing::error!(%tenant, parts, "parts of traces are no OTLP, they are not in the block");
             }
-            Ok(Flushed { objects: u64::from(report.block.is_some()), bytes: report.bytes })
+            Ok(Flushed { objects: report.blocks.len() as u64, bytes: report.bytes })
         })
     }
 

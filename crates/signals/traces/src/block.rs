@@ -9,12 +9,14 @@ pub mod read;
 pub mod rows;
 pub mod schema;
 pub mod upload;
+pub mod windows;
 pub mod write;
 
 pub use meta::BlockMeta;
 pub use read::Block;
 pub use schema::DedicatedColumn;
 pub use upload::{BlockUpload, Uploaded};
+pub use windows::{WINDOW_S, WindowUploads};
 pub use write::{BlockOptions, BlockWriter};
 
 /// The bucket's prefix of everything here.

@@ -17,7 +17,8 @@
 //!
 //! What is assumed of time: nobody stands still for `partial_ns` in the middle of an upload.
 //!
-//! Known hole: two results of a double merge that are larger than `block_bytes_max` together both stay.
+//! A merge leaves each span once, and copies of a trace lie in blocks of one hour (`block/windows.rs` says which do not). Known hole: blocks
+//! that are larger than `block_bytes_max` together keep their copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::block::meta::{CompactedMeta, TenantIndex};
 use crate::block::read::block_dir;
 use crate::block::{
     Block, BlockMeta, BlockOptions, BlockUpload, COMPACTED_META_NAME, META_NAME, NO_COMPACT_NAME, PREFIX,
+    WINDOW_S,
 };
 use crate::bucket_store::{TenantListing, list_tenant, read_meta, read_object};
 use crate::head::decode_parts;
@@ -53,8 +55,6 @@ pub struct CompactConfig {
     pub block_bytes_max: u64,
     /// Traces in a merged block at most (Tempo: 6 million).
     pub block_traces_max: u64,
-    /// Only blocks that end in the same window are merged, in nanoseconds.
-    pub window_ns: i64,
     /// Blocks merged at once; bounds the memory of a merge.
     pub inputs_max: usize,
     /// Merges in one round at most.
@@ -76,7 +76,6 @@ impl Default for CompactConfig {
         Self {
             block_bytes_max: 10 << 30,
             block_traces_max: 6_000_000,
-            window_ns: 60 * MINUTE_NS,
             inputs_max: 8,
             merges_max: 64,
             retention_ns: 0,
@@ -324,15 +323,15 @@ impl Round<'_> {
     }
 }
 
-/// The next blocks to merge; none where there is nothing to do. The newest window and the one before it are still growing: there
+/// The next blocks to merge; none where there is nothing to do. Only blocks whose first traces began in the same hour are merged: a flush
+/// writes a block for each hour, so these hold all copies of their traces. The newest window and the one before it are still growing: there
 /// only blocks of one level are merged, so that a byte is rewritten once per level and not by every newcomer. Older windows are
 /// merged across levels, smallest first.
 fn plan<'m>(blocks: &[&'m BlockMeta], config: &CompactConfig, now_ns: i64) -> Vec<&'m BlockMeta> {
-    let window_s = (config.window_ns / 1_000_000_000).max(1);
-    let now = now_ns.div_euclid(1_000_000_000).div_euclid(window_s);
+    let now = now_ns.div_euclid(1_000_000_000).div_euclid(WINDOW_S);
     let mut groups: BTreeMap<(i64, u32), Vec<&BlockMeta>> = BTreeMap::new();
     for meta in blocks {
-        let window = meta.end_s.div_euclid(window_s);
+        let window = meta.start_s.div_euclid(WINDOW_S);
         let level = if now - window < 2 { meta.compaction_level } else { 0 };
         // Blocks with other columns of their own, or of another format, are merged too: what is written has ours.
         groups.entry((-window, level)).or_default().push(meta);

@@ -41,7 +41,7 @@ use triptych_traceql::source::{Attribute, CompareOp, FetchSpans, Intrinsic};
 use triptych_traceql::{SpanSource, TraceSpans};
 
 use crate::block::read::compute;
-use crate::block::{BlockMeta, BlockOptions, BlockUpload};
+use crate::block::{BlockMeta, BlockOptions, WindowUploads};
 use crate::merge;
 use crate::otlp::{self, KEEP_ALL, Keep, Trace};
 use crate::tags::{TagNames, TagValues};
@@ -400,7 +400,7 @@ impl Head {
             .boxed()
     }
 
-    /// Writes everything as one block. Nothing is removed from the head: it stays readable, and a flush that failed can be repeated
+    /// Writes everything, as a block per hour (see [`WindowUploads`]). Nothing is removed from the head: it stays readable, and a flush that failed can be repeated
     /// (spans that are in two blocks are shown once).
     pub async fn flush(
         &self,
@@ -408,31 +408,28 @@ impl Head {
         tenant: &TenantId,
         options: &FlushOptions,
     ) -> Result<FlushReport> {
-        let mut upload = BlockUpload::new(bucket, tenant, options, 0)?;
+        let mut uploads = WindowUploads::new(bucket, tenant, options);
         let mut report = FlushReport::default();
-        if let Err(e) = self.write(&mut upload, &mut report).await {
-            upload.abort().await;
+        if let Err(e) = self.write(&mut uploads, &mut report).await {
+            uploads.abort().await;
             return Err(e.context("flushing traces"));
         }
-        if let Some(uploaded) = upload.finish().await.map_err(|e| e.context("flushing traces"))? {
-            report.traces = uploaded.meta.total_objects;
-            report.spans = uploaded.spans;
-            report.bytes = uploaded.meta.size;
-            report.block = Some(uploaded.meta);
+        for uploaded in uploads.finish().await.map_err(|e| e.context("flushing traces"))? {
+            report.spans += uploaded.spans;
+            report.bytes += uploaded.meta.size;
+            report.blocks.push(uploaded.meta);
         }
         Ok(report)
     }
 
-    async fn write(&self, upload: &mut BlockUpload, report: &mut FlushReport) -> Result<()> {
+    async fn write(&self, uploads: &mut WindowUploads<'_>, report: &mut FlushReport) -> Result<()> {
         for shard in 0..SHARDS {
             let mut snapshot = self.snapshot(shard, 0, 0);
             for (i, item) in snapshot.ascending().enumerate() {
                 let (id, parts) = item?;
                 let Decoded { trace, damaged, .. } = decode_parts(id, &parts, KEEP_ALL);
                 report.damaged_parts += damaged as u64;
-                if trace.span_count() > 0 {
-                    upload.add(&trace, &Derived::of(&trace)).await?;
-                }
+                uploads.add(&trace).await?;
                 if i % 256 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -466,11 +463,10 @@ pub type FlushOptions = BlockOptions;
 /// What a flush wrote.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlushReport {
-    /// `None`: the head was empty.
-    pub block: Option<BlockMeta>,
-    pub traces: u64,
+    /// One for each hour in which traces began; none where the head was empty.
+    pub blocks: Vec<BlockMeta>,
     pub spans: u64,
-    /// Of `data.parquet`.
+    /// Of all `data.parquet`.
     pub bytes: u64,
     /// Received parts that were no OTLP and are lost.
     pub damaged_parts: u64,

@@ -38,7 +38,7 @@ async fn both(traces: &[Trace<'_>]) -> (Head, BucketStore) {
     let head = head(traces);
     let bucket = triptych_blob::memory();
     let report = head.flush(&bucket, &TenantId::single(), &options()).await.unwrap();
-    assert_eq!(report.traces, traces.len() as u64);
+    assert_eq!(report.blocks.iter().map(|b| b.total_objects).sum::<u64>(), traces.len() as u64);
     assert_eq!(report.spans, traces.iter().map(|t| t.span_count() as u64).sum::<u64>());
     (head, store(&bucket).await)
 }

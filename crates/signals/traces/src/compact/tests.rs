@@ -137,6 +137,46 @@ async fn no_view_of_a_compaction_loses_anything() {
     }
 }
 
+/// Replicas that flush at different moments, across full hours: what each hour's blocks hold is merged without a copy left.
+#[tokio::test]
+async fn replicas_that_flush_at_other_times_leave_no_copies() {
+    // Three and a half hours, a trace every five minutes; some take an hour.
+    let mut traces: Vec<_> = (0..42).map(|n| rich(n * 300)).collect();
+    for trace in traces.iter_mut().step_by(5) {
+        let spans =
+            trace.resource_spans.iter_mut().flat_map(|rs| &mut rs.scope_spans).flat_map(|ss| &mut ss.spans);
+        for (i, span) in spans.enumerate() {
+            span.start_ns += i as u64 * 200 * SECOND as u64;
+            span.end_ns += i as u64 * 200 * SECOND as u64;
+        }
+    }
+    let spans: usize = traces.iter().map(otlp::Trace::span_count).sum();
+    let bucket = triptych_blob::memory();
+    for cuts in [[0, 10, 23, 42], [0, 3, 17, 42], [0, 14, 29, 42]] {
+        for cut in cuts.windows(2) {
+            flush(&bucket, head(&traces[cut[0]..cut[1]])).await;
+        }
+    }
+    let (mut copies, mut rounds) = (0, 0);
+    loop {
+        let now = BASE_NS as i64 + (20 + rounds) * 3600 * SECOND;
+        let report = compact(&bucket, &config(), now).await;
+        copies += report.copies as usize;
+        rounds += 1;
+        if report.written_blocks == 0 {
+            break;
+        }
+    }
+    assert_eq!(copies, 2 * spans, "each span was there three times");
+    let store = store(&bucket).await;
+    let mut hours: Vec<_> = store.blocks(&TenantId::single()).iter().map(|b| b.start_s / WINDOW_S).collect();
+    hours.sort_unstable();
+    assert!(hours.windows(2).all(|pair| pair[0] < pair[1]), "one block an hour is left: {hours:?}");
+    let question = FetchSpans { nested_sets: true, summary: true, ..FetchSpans::default() };
+    let found = fetch(&store, &question).await;
+    assert_eq!(found, fetch(&head(&traces), &question).await);
+}
+
 #[tokio::test]
 async fn opened_ahead_of_questions() {
     let bucket = triptych_blob::memory();
@@ -337,9 +377,9 @@ async fn a_damaged_block_stays_and_the_others_are_merged() {
 
 #[test]
 fn plans() {
-    let meta = |n: u128, end_s: i64, level: u32, size: u64| BlockMeta {
+    let meta = |n: u128, start_s: i64, level: u32, size: u64| BlockMeta {
         block_id: Uuid::from_u128(n),
-        end_s,
+        start_s,
         compaction_level: level,
         size,
         ..BlockMeta::parse(

@@ -15,7 +15,7 @@ use triptych_model::traces::{
 };
 use triptych_model::{Labels, Result, Signal, Version};
 use triptych_rpc::traits::Stream;
-use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
+use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext, question};
 use triptych_runtime::QueryContext;
 
 use crate::network::Remote;
@@ -75,11 +75,7 @@ macro_rules! remote {
                     $($arg: &$type,)*
                     $($value: $plain,)*
                 ) -> Result<$answer> {
-                    $( let $arg = $arg.to_owned(); )*
-                    self.$how(ctx, move |store, ctx| {
-                        Box::pin(async move { store.$name(&ctx, $(&$arg,)* $($value,)*).await })
-                    })
-                    .await
+                    self.$how(ctx, question!(store.$name($(&$arg),* , $($value),*))).await
                 }
             )*
         }

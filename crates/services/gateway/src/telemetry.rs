@@ -9,8 +9,8 @@ triptych_model::telemetry! {
     histogram queue_wait_seconds() = "triptych_gateway_queue_wait_seconds";
     /// Requests refused because too many sub-queries of their tenant waited already.
     counter queue_refusals() = "triptych_gateway_queue_refusals_total";
-    /// Extents of range queries that were looked for among remembered answers, by outcome: `hit`, `miss`, or `stale` where the data has
-    /// changed since.
+    /// Extents of range queries that were looked for among remembered answers, by outcome: `hit`, `shared` where somebody else was making
+    /// the answer, `miss`, or `stale` where the data has changed since.
     counter result_cache_extents(signal, outcome) = "triptych_gateway_result_cache_extents_total";
     /// Remembered answers that left to make room for others.
     counter result_cache_evictions() = "triptych_gateway_result_cache_evictions_total";

@@ -41,19 +41,35 @@ impl<T> Answers<T> {
 }
 
 /// Asks the sources of one signal, on the query pool.
-#[derive(Debug, Clone)]
-pub(crate) struct Fan {
+pub(crate) struct Fan<S: ?Sized> {
     signal: Signal,
+    sources: Pool<S>,
     pool: Handle,
     /// Most items of a stream that are handed over at once.
     items_max: usize,
 }
 
-impl Fan {
-    pub fn new(signal: Signal, pool: Handle) -> Self {
+impl<S: ?Sized> Clone for Fan<S> {
+    fn clone(&self) -> Self {
+        let Self { signal, sources, pool, items_max } = self;
+        Self { signal: *signal, sources: sources.clone(), pool: pool.clone(), items_max: *items_max }
+    }
+}
+
+impl<S: ?Sized + Send + Sync + 'static> Fan<S> {
+    pub fn new(signal: Signal, sources: Pool<S>, pool: Handle) -> Self {
         // Items of logs and metrics are batches already; of traces they are single traces, as many as in a frame.
         let items_max = if signal == Signal::Traces { 256 } else { 1 };
-        Self { signal, pool, items_max }
+        Self { signal, sources, pool, items_max }
+    }
+
+    pub fn replication(&self) -> Replication {
+        self.sources.replication()
+    }
+
+    /// See [`Pool::failures`].
+    pub fn failures(&self) -> u64 {
+        self.sources.failures()
     }
 
     /// Runs on the pool until done, cancelled, or too late; dropping the answer stops it.
@@ -71,32 +87,22 @@ impl Fan {
     }
 
     /// The answers of the sources that gave one. Asks again where other store-gateways can stand in for one that failed.
-    pub async fn ask<S, T>(
+    pub async fn ask<T: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
-    ) -> Result<Vec<T>>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let (answers, _) = self.ask_all(ctx, pool, Reach::Divided, question).await?;
+    ) -> Result<Vec<T>> {
+        let (answers, _) = self.ask_all(ctx, Reach::Divided, question).await?;
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 
     /// As [`Fan::ask`], for answers that are added up: those of the ingesters hold copies.
-    pub async fn figures<S, T>(
+    pub async fn figures<T: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
-    ) -> Result<Answers<T>>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let (answers, _) = self.ask_all(ctx, pool, Reach::Divided, question).await?;
+    ) -> Result<Answers<T>> {
+        let (answers, _) = self.ask_all(ctx, Reach::Divided, question).await?;
         let mut sorted = Answers { ingesters: vec![], store_gateways: vec![], zones: vec![] };
         for (source, answer) in answers {
             match source.zone {
@@ -113,51 +119,36 @@ impl Fan {
     }
 
     /// The streams of the sources that began one. Each runs ahead in a task of its own, by a few batches.
-    pub async fn open<S, T>(
+    pub async fn open<T: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        pool: &Pool<S>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
-    ) -> Result<Vec<Stream<T>>>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        self.open_reaching(ctx, pool, Reach::Divided, question).await
+    ) -> Result<Vec<Stream<T>>> {
+        self.open_reaching(ctx, Reach::Divided, question).await
     }
 
     /// As [`Fan::open`], for questions that may need a store-gateway to have all blocks.
-    pub async fn open_reaching<S, T>(
+    pub async fn open_reaching<T: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        pool: &Pool<S>,
         reach: Reach,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
-    ) -> Result<Vec<Stream<T>>>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let (opened, failures) = self.ask_all(ctx, pool, reach, question).await?;
+    ) -> Result<Vec<Stream<T>>> {
+        let (opened, failures) = self.ask_all(ctx, reach, question).await?;
         Ok(opened
             .into_iter()
             .map(|(source, stream)| self.ahead(ctx, excused(source, stream, failures.clone())))
             .collect())
     }
 
-    async fn ask_all<S, T>(
+    async fn ask_all<T: Send + 'static>(
         &self,
         ctx: &QueryContext,
-        pool: &Pool<S>,
         reach: Reach,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
-    ) -> Result<(Vec<(Source<S>, T)>, Arc<Failures>)>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let asked = pool.now(ctx.tenant(), reach);
-        let failures = Failures::new(self.signal, ctx, &asked, pool.avoided())?;
+    ) -> Result<(Vec<(Source<S>, T)>, Arc<Failures>)> {
+        let asked = self.sources.now(ctx.tenant(), reach);
+        let failures = Failures::new(self.signal, ctx, &asked, self.sources.avoided())?;
         let mut answers: Vec<(Source<S>, T)> = Vec::new();
         let mut asked = asked.sources;
         for attempt in 1.. {
@@ -167,7 +158,7 @@ impl Fan {
             // Others answer for all that these have, what they answered before included.
             answers.retain(|(source, _)| !failed.contains(&source.name));
             asked = match attempt < ATTEMPTS_MAX && !failed.is_empty() {
-                true => pool.instead_of(&asked, &failed, ctx.tenant(), reach),
+                true => self.sources.instead_of(&asked, &failed, ctx.tenant(), reach),
                 false => Vec::new(),
             };
             if asked.is_empty() {
@@ -179,16 +170,12 @@ impl Fan {
         Ok((answers, failures))
     }
 
-    async fn ask_each<S, T>(
+    async fn ask_each<T: Send + 'static>(
         &self,
         sources: Vec<Source<S>>,
         failures: &Arc<Failures>,
         question: impl Fn(Arc<S>, QueryContext) -> BoxFuture<'static, Result<T>>,
-    ) -> Result<Vec<(Source<S>, T)>>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        T: Send + 'static,
-    {
+    ) -> Result<Vec<(Source<S>, T)>> {
         let asked = sources.into_iter().map(|source| {
             let ctx = failures.ctx.with_share(source.share.clone());
             let task = self.spawn(question(source.store.clone(), ctx));

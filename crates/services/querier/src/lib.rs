@@ -139,21 +139,12 @@ impl Config {
 
     pub fn build(self, deps: Deps) -> Querier {
         let Deps { sources, limits, query } = deps;
-        let fan = |signal| Fan::new(signal, query.clone());
-        let metrics = Arc::new(metrics::Door::new(
-            &self,
-            fan(Signal::Metrics),
-            Pool::new(sources.clone(), limits.clone(), |s| s.metrics.clone()),
-        ));
-        let logs = Arc::new(logs::Door::new(
-            &self,
-            fan(Signal::Logs),
-            Pool::new(sources.clone(), limits.clone(), |s| s.logs.clone()),
-        ));
-        let traces = Arc::new(traces::Door::new(
-            fan(Signal::Traces),
-            Pool::new(sources.clone(), limits, |s| s.traces.clone()),
-        ));
+        let metrics = Pool::new(sources.clone(), limits.clone(), |s| s.metrics.clone());
+        let logs = Pool::new(sources.clone(), limits.clone(), |s| s.logs.clone());
+        let traces = Pool::new(sources.clone(), limits, |s| s.traces.clone());
+        let metrics = Arc::new(metrics::Door::new(&self, Fan::new(Signal::Metrics, metrics, query.clone())));
+        let logs = Arc::new(logs::Door::new(&self, Fan::new(Signal::Logs, logs, query.clone())));
+        let traces = Arc::new(traces::Door::new(Fan::new(Signal::Traces, traces, query)));
         let languages = Arc::new(Languages {
             metrics: metrics.clone(),
             logs: logs.clone(),
@@ -208,16 +199,18 @@ impl Languages {
         .await
     }
 
-    /// Waits for a place, runs, counts.
-    async fn admitted<T>(
+    /// Waits for a place, runs, counts. Runs again when a store-gateway failed under it half way, as `failures` shows: then another one is
+    /// asked. What the query read in vain counts.
+    async fn evaluated<T, F: Future<Output = Result<T>> + Send>(
         &self,
         ctx: &QueryContext,
         signal: Signal,
-        query: impl Future<Output = Result<T>> + Send,
+        failures: impl Fn() -> u64 + Send,
+        attempt: impl Fn(QueryContext) -> F + Send,
     ) -> Result<T> {
         let began = tokio::time::Instant::now();
         let outcome = match self.place(ctx).await {
-            Ok(_place) => query.await,
+            Ok(_place) => made_whole(ctx, failures, attempt).await,
             Err(e) => Err(e),
         };
         let kind = outcome.as_ref().map_or_else(|e| e.kind.as_str(), |_| "success");
@@ -227,8 +220,6 @@ impl Languages {
     }
 }
 
-/// Runs a query, and again when a store-gateway failed under it half way: then another one is asked. What the query
-/// read in vain counts.
 async fn made_whole<T, F: Future<Output = Result<T>>>(
     ctx: &QueryContext,
     failures: impl Fn() -> u64,
@@ -255,33 +246,21 @@ async fn made_whole<T, F: Future<Output = Result<T>>>(
 #[async_trait]
 impl Query for Languages {
     async fn metrics(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
-        let (door, failing, query) = (self.metrics.clone(), self.metrics.clone(), query.clone());
-        let attempt = move |ctx| {
-            let (door, query) = (door.clone(), query.clone());
-            async move { door.query(&ctx, &query).await }
-        };
-        let work = made_whole(ctx, move || failing.failures(), attempt);
-        self.admitted(ctx, Signal::Metrics, work).await
+        let door = &self.metrics;
+        let attempt = |ctx| async move { door.query(&ctx, query).await };
+        self.evaluated(ctx, Signal::Metrics, || door.failures(), attempt).await
     }
 
     async fn logs(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
-        let (door, failing, query) = (self.logs.clone(), self.logs.clone(), query.clone());
-        let attempt = move |ctx| {
-            let (door, query) = (door.clone(), query.clone());
-            async move { door.query(&ctx, &query).await }
-        };
-        let work = made_whole(ctx, move || failing.failures(), attempt);
-        self.admitted(ctx, Signal::Logs, work).await
+        let door = &self.logs;
+        let attempt = |ctx| async move { door.query(&ctx, query).await };
+        self.evaluated(ctx, Signal::Logs, || door.failures(), attempt).await
     }
 
     async fn traces(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
-        let (door, failing, query) = (self.traces.clone(), self.traces.clone(), query.clone());
-        let attempt = move |ctx| {
-            let (door, query) = (door.clone(), query.clone());
-            async move { door.query(&ctx, &query).await }
-        };
-        let work = made_whole(ctx, move || failing.failures(), attempt);
-        self.admitted(ctx, Signal::Traces, work).await
+        let door = &self.traces;
+        let attempt = |ctx| async move { door.query(&ctx, query).await };
+        self.evaluated(ctx, Signal::Traces, || door.failures(), attempt).await
     }
 
     async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {

@@ -14,34 +14,30 @@ use triptych_model::logs::{
     StreamsSelect, Volume,
 };
 use triptych_model::{Labels, Result, Version};
-use triptych_ring::Replication;
-use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
+use triptych_rpc::{LogsStore, question};
 use triptych_runtime::QueryContext;
 
 use crate::Config;
 use crate::fan::Fan;
-use crate::sources::Pool;
 
 /// Entries of a tail that are remembered, so that replicas' copies are shown once.
 const TAIL_REMEMBERED: usize = 10_000;
 
 #[derive(Clone)]
 pub(crate) struct Door {
-    fan: Fan,
-    sources: Pool<dyn LogsStore>,
-    replication: Replication,
+    fan: Fan<dyn LogsStore>,
     engine: Engine,
 }
 
 impl Door {
-    pub fn new(config: &Config, fan: Fan, sources: Pool<dyn LogsStore>) -> Self {
-        Self { fan, replication: sources.replication(), sources, engine: config.logql() }
+    pub fn new(config: &Config, fan: Fan<dyn LogsStore>) -> Self {
+        Self { fan, engine: config.logql() }
     }
 
-    /// See [`Pool::failures`].
+    /// See [`Fan::failures`].
     pub fn failures(&self) -> u64 {
-        self.sources.failures()
+        self.fan.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &LogsQuery) -> Result<LogsValue> {
@@ -54,13 +50,7 @@ impl Door {
         ctx: &QueryContext,
         select: &EntrySelect,
     ) -> Result<Stream<Vec<LogEntry>>> {
-        let streams = self
-            .fan
-            .open(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.entries(&ctx, &select).await })
-            })
-            .await?;
+        let streams = self.fan.open(ctx, question!(store.entries(&select))).await?;
         Ok(merge_entries(streams, select.direction, select.limit))
     }
 
@@ -69,13 +59,7 @@ impl Door {
         ctx: &QueryContext,
         select: &SampleSelect,
     ) -> Result<Stream<Vec<LogSamples>>> {
-        let streams = self
-            .fan
-            .open(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.samples(&ctx, &select).await })
-            })
-            .await?;
+        let streams = self.fan.open(ctx, question!(store.samples(&select))).await?;
         Ok(merge_samples(streams))
     }
 }
@@ -105,13 +89,7 @@ impl LogsStore for Door {
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.label_names(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.label_names(&select))).await?;
         Ok(each_once(lists, select.limit))
     }
 
@@ -121,36 +99,18 @@ impl LogsStore for Door {
         name: &str,
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let (name, select) = (name.to_owned(), select.clone());
-                Box::pin(async move { store.label_values(&ctx, &name, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.label_values(&name, &select))).await?;
         Ok(each_once(lists, select.limit))
     }
 
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.series(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.series(&select))).await?;
         Ok(each_once(lists, select.limit))
     }
 
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
-        let answers = self
-            .fan
-            .figures(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.stats(&ctx, &select).await })
-            })
-            .await?;
-        let copies = answers.copies(self.replication);
+        let answers = self.fan.figures(ctx, question!(store.stats(&select))).await?;
+        let copies = answers.copies(self.fan.replication());
         let add = |sum: StreamStats, s: StreamStats| StreamStats {
             streams: sum.streams + s.streams,
             chunks: sum.chunks + s.chunks,
@@ -175,16 +135,10 @@ impl LogsStore for Door {
         labels: &[String],
     ) -> Result<Vec<Volume>> {
         // Cut after adding up: what is small at each source may be large at all.
-        let uncut = StreamsSelect { limit: 0, ..select.clone() };
-        let answers = self
-            .fan
-            .figures(ctx, &self.sources, |store, ctx| {
-                let (select, labels) = (uncut.clone(), labels.to_vec());
-                Box::pin(async move { store.volume(&ctx, &select, &labels).await })
-            })
-            .await?;
+        let uncut = &StreamsSelect { limit: 0, ..select.clone() };
+        let answers = self.fan.figures(ctx, question!(store.volume(&uncut, &labels))).await?;
         let mut bytes: BTreeMap<Labels, u64> = BTreeMap::new();
-        let copies = answers.copies(self.replication);
+        let copies = answers.copies(self.fan.replication());
         for volume in answers.ingesters.into_iter().flatten() {
             *bytes.entry(volume.labels).or_default() += volume.bytes;
         }
@@ -201,13 +155,7 @@ impl LogsStore for Door {
     }
 
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.detected_fields(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.detected_fields(&select))).await?;
         let mut fields: BTreeMap<String, DetectedField> = BTreeMap::new();
         for field in lists.into_iter().flatten() {
             match fields.get_mut(&field.label) {
@@ -236,25 +184,13 @@ impl LogsStore for Door {
         name: &str,
         select: &EntrySelect,
     ) -> Result<Vec<String>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let (name, select) = (name.to_owned(), select.clone());
-                Box::pin(async move { store.detected_field_values(&ctx, &name, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.detected_field_values(&name, &select))).await?;
         Ok(each_once(lists, 0))
     }
 
     /// As entries arrive, from whichever source; a copy is shown once while it is among the last ones remembered.
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
-        let streams = self
-            .fan
-            .open(ctx, &self.sources, |store, ctx| {
-                let expr = expr.to_owned();
-                Box::pin(async move { store.tail(&ctx, &expr, start_ns).await })
-            })
-            .await?;
+        let streams = self.fan.open(ctx, question!(store.tail(&expr, start_ns))).await?;
         let mut seen: HashSet<(i64, u64)> = HashSet::new();
         let mut order: VecDeque<(i64, u64)> = VecDeque::new();
         let arriving = stream::select_all(streams).filter_map(move |batch| {
@@ -280,13 +216,7 @@ impl LogsStore for Door {
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        let sources = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let ranges = ranges.to_vec();
-                Box::pin(async move { store.versions(&ctx, &ranges).await })
-            })
-            .await?;
+        let sources = self.fan.ask(ctx, question!(store.versions(&ranges))).await?;
         Version::of_all(sources, ranges.len())
     }
 }

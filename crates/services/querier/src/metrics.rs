@@ -13,29 +13,27 @@ use triptych_model::metrics::{
 };
 use triptych_model::{Labels, Result, Version};
 use triptych_promql::{Engine, SeriesSource, SeriesStream};
-use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
+use triptych_rpc::{MetricsStore, question};
 use triptych_runtime::QueryContext;
 
 use crate::Config;
 use crate::fan::Fan;
-use crate::sources::Pool;
 
 #[derive(Clone)]
 pub(crate) struct Door {
-    fan: Fan,
-    sources: Pool<dyn MetricsStore>,
+    fan: Fan<dyn MetricsStore>,
     engine: Engine,
 }
 
 impl Door {
-    pub fn new(config: &Config, fan: Fan, sources: Pool<dyn MetricsStore>) -> Self {
-        Self { fan, sources, engine: config.promql() }
+    pub fn new(config: &Config, fan: Fan<dyn MetricsStore>) -> Self {
+        Self { fan, engine: config.promql() }
     }
 
-    /// See [`Pool::failures`].
+    /// See [`Fan::failures`].
     pub fn failures(&self) -> u64 {
-        self.sources.failures()
+        self.fan.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &MetricsQuery) -> Result<QueryValue> {
@@ -64,12 +62,7 @@ impl Door {
     }
 
     async fn open(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Vec<Stream<SeriesChunks>>> {
-        self.fan
-            .open(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.select(&ctx, &select).await })
-            })
-            .await
+        self.fan.open(ctx, question!(store.select(&select))).await
     }
 }
 
@@ -111,13 +104,7 @@ impl MetricsStore for Door {
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.label_names(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.label_names(&select))).await?;
         Ok(merge_strings(lists, select.limit))
     }
 
@@ -127,57 +114,28 @@ impl MetricsStore for Door {
         name: &str,
         select: &LabelsSelect,
     ) -> Result<Vec<String>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let (name, select) = (name.to_owned(), select.clone());
-                Box::pin(async move { store.label_values(&ctx, &name, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.label_values(&name, &select))).await?;
         Ok(merge_strings(lists, select.limit))
     }
 
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.series(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.series(&select))).await?;
         Ok(merge_series(lists, select.limit))
     }
 
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let metric = metric.to_owned();
-                Box::pin(async move { store.metadata(&ctx, &metric, limit).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.metadata(&metric, limit))).await?;
         Ok(merge_metadata(lists, limit))
     }
 
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.exemplars(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.exemplars(&select))).await?;
         Ok(merge_exemplars(lists))
     }
 
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        let answers = self
-            .fan
-            .figures(ctx, &self.sources, |store, ctx| {
-                Box::pin(async move { store.cardinality(&ctx, limit).await })
-            })
-            .await?;
-        let copies = answers.copies(self.sources.replication());
+        let answers = self.fan.figures(ctx, question!(store.cardinality(limit))).await?;
+        let copies = answers.copies(self.fan.replication());
         let mut all = answers.store_gateways;
         if !answers.ingesters.is_empty() {
             all.push(add_cardinality(answers.ingesters, copies));
@@ -186,13 +144,7 @@ impl MetricsStore for Door {
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        let sources = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let ranges = ranges.to_vec();
-                Box::pin(async move { store.versions(&ctx, &ranges).await })
-            })
-            .await?;
+        let sources = self.fan.ask(ctx, question!(store.versions(&ranges))).await?;
         Version::of_all(sources, ranges.len())
     }
 }

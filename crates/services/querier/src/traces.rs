@@ -7,30 +7,29 @@ use triptych_model::traces::{
     TracesMetricsQuery, Value,
 };
 use triptych_model::{Result, Version};
-use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
+use triptych_rpc::{TracesStore, question};
 use triptych_runtime::QueryContext;
 use triptych_traceql::{
     evaluate, is_by_span, leaves, merge_matches, merge_samples, merge_tags, merge_values,
 };
 
 use crate::fan::Fan;
-use crate::sources::{Pool, Reach};
+use crate::sources::Reach;
 
 #[derive(Clone)]
 pub(crate) struct Door {
-    fan: Fan,
-    sources: Pool<dyn TracesStore>,
+    fan: Fan<dyn TracesStore>,
 }
 
 impl Door {
-    pub fn new(fan: Fan, sources: Pool<dyn TracesStore>) -> Self {
-        Self { fan, sources }
+    pub fn new(fan: Fan<dyn TracesStore>) -> Self {
+        Self { fan }
     }
 
-    /// See [`Pool::failures`].
+    /// See [`Fan::failures`].
     pub fn failures(&self) -> u64 {
-        self.sources.failures()
+        self.fan.failures()
     }
 
     pub async fn query(&self, ctx: &QueryContext, query: &TracesMetricsQuery) -> Result<QueryValue> {
@@ -50,12 +49,7 @@ impl Door {
         ctx: &QueryContext,
         select: &SpanSampleSelect,
     ) -> Result<Vec<Stream<TraceSamples>>> {
-        self.fan
-            .open_reaching(ctx, &self.sources, reach(&select.query)?, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.samples(&ctx, &select).await })
-            })
-            .await
+        self.fan.open_reaching(ctx, reach(&select.query)?, question!(store.samples(&select))).await
     }
 }
 
@@ -74,13 +68,7 @@ impl TracesStore for Door {
         start_ns: i64,
         end_ns: i64,
     ) -> Result<TraceParts> {
-        let id = *trace_id;
-        let found = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                Box::pin(async move { store.find(&ctx, &id, start_ns, end_ns).await })
-            })
-            .await?;
+        let found = self.fan.ask(ctx, question!(store.find(&trace_id, start_ns, end_ns))).await?;
         let parts: Vec<_> = found.into_iter().flat_map(|p| p.otlp).collect();
         if parts.len() < 2 {
             return Ok(TraceParts { otlp: parts });
@@ -98,13 +86,8 @@ impl TracesStore for Door {
 
     /// As the sources find them; a trace again when another adds to it. Each source stops at the limit for itself.
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
-        let streams = self
-            .fan
-            .open_reaching(ctx, &self.sources, reach(&search.query)?, |store, ctx| {
-                let search = search.clone();
-                Box::pin(async move { store.search(&ctx, &search).await })
-            })
-            .await?;
+        let streams =
+            self.fan.open_reaching(ctx, reach(&search.query)?, question!(store.search(&search))).await?;
         Ok(self.fan.ahead(ctx, merge_matches(search, streams)?))
     }
 
@@ -114,35 +97,17 @@ impl TracesStore for Door {
     }
 
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.tag_names(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.tag_names(&select))).await?;
         Ok(merge_tags(lists, select.limit))
     }
 
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
-        let lists = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let select = select.clone();
-                Box::pin(async move { store.tag_values(&ctx, &select).await })
-            })
-            .await?;
+        let lists = self.fan.ask(ctx, question!(store.tag_values(&select))).await?;
         Ok(merge_values(lists, select.limit))
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        let sources = self
-            .fan
-            .ask(ctx, &self.sources, |store, ctx| {
-                let ranges = ranges.to_vec();
-                Box::pin(async move { store.versions(&ctx, &ranges).await })
-            })
-            .await?;
+        let sources = self.fan.ask(ctx, question!(store.versions(&ranges))).await?;
         Version::of_all(sources, ranges.len())
     }
 }

@@ -20,6 +20,24 @@ use triptych_model::traces::{
 use triptych_model::{Labels, Result, Signal, TenantId, Version};
 use triptych_runtime::QueryContext;
 
+/// A call of a service as a question that may be asked of several, and again: `question!(store.label_values(&name, &select))` is a closure
+/// from a store and a context to the call's future. Each call has a clone of what is taken by reference, which comes first.
+#[macro_export]
+macro_rules! question {
+    ($store:ident.$call:ident($($args:tt)*)) => {
+        $crate::question!(@ $store, ($store), $call, $($args)*)
+    };
+    ($backend:ident.$store:ident.$call:ident($($args:tt)*)) => {
+        $crate::question!(@ $backend, ($backend.$store), $call, $($args)*)
+    };
+    (@ $asked:ident, ($store:expr), $call:ident, $(&$lent:ident),* $(,)? $($given:ident),*) => {
+        move |$asked, ctx| {
+            $(let $lent = $lent.to_owned();)*
+            Box::pin(async move { $store.$call(&ctx, $(&$lent,)* $($given),*).await })
+        }
+    };
+}
+
 pub type Stream<T> = BoxStream<'static, Result<T>>;
 
 /// Who writes.

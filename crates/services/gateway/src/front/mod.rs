@@ -9,7 +9,8 @@
 //! | [`queue`] | so many sub-queries at a time, tenants take turns, bounded queues |
 //! | [`dispatch`] | the least busy querier; another one when it fails |
 //! | `queries` | the languages: cut, asked, put together |
-//! | `extents`, `results` | range questions over what is remembered of earlier ones |
+//! | `extents` | range questions over what is remembered of earlier ones, and over what others ask at the same time |
+//! | `results`, `packed` | what is remembered, who makes what |
 //! | `stores` | the Store API, passed on |
 //!
 //! **Budgets.** One [`QueryContext`] for each request: every sub-query gets what is left of its rows, bytes and memory, and the
@@ -23,6 +24,7 @@
 
 pub mod dispatch;
 mod extents;
+mod packed;
 mod queries;
 pub mod queue;
 mod results;

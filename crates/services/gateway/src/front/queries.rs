@@ -12,7 +12,7 @@ use triptych_model::traces::TracesMetricsQuery;
 use triptych_model::{Error, Result, Signal, Version, span};
 use triptych_promql::split as promql;
 use triptych_rpc::traits::Stream;
-use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
+use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore, question};
 use triptych_runtime::{QueryContext, Reservation};
 use triptych_traceql::split as traceql;
 
@@ -97,11 +97,7 @@ impl Front {
         query: &MetricsQuery,
         memory_shares: usize,
     ) -> Result<QueryValue> {
-        self.ask(ctx, memory_shares, |backend, ctx| {
-            let query = query.clone();
-            Box::pin(async move { backend.query.metrics(&ctx, &query).await })
-        })
-        .await
+        self.ask(ctx, memory_shares, question!(backend.query.metrics(&query))).await
     }
 
     /// Window by window in the query's direction, until the limit is full.
@@ -171,11 +167,7 @@ impl Front {
         query: &LogsQuery,
         memory_shares: usize,
     ) -> Result<LogsValue> {
-        self.ask(ctx, memory_shares, |backend, ctx| {
-            let query = query.clone();
-            Box::pin(async move { backend.query.logs(&ctx, &query).await })
-        })
-        .await
+        self.ask(ctx, memory_shares, question!(backend.query.logs(&query))).await
     }
 
     /// By time, and function by function.
@@ -203,11 +195,7 @@ impl Front {
         query: &TracesMetricsQuery,
         memory_shares: usize,
     ) -> Result<QueryValue> {
-        self.ask(ctx, memory_shares, |backend, ctx| {
-            let query = query.clone();
-            Box::pin(async move { backend.query.traces(&ctx, &query).await })
-        })
-        .await
+        self.ask(ctx, memory_shares, question!(backend.query.traces(&query))).await
     }
 }
 
@@ -368,20 +356,10 @@ impl Query for Front {
     }
 
     async fn read_samples(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesSamples>> {
-        let select = select.clone();
-        self.open(ctx, move |backend, ctx| {
-            let select = select.clone();
-            Box::pin(async move { backend.query.read_samples(&ctx, &select).await })
-        })
-        .await
+        self.open(ctx, question!(backend.query.read_samples(&select))).await
     }
 
     async fn read_chunks(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        let select = select.clone();
-        self.open(ctx, move |backend, ctx| {
-            let select = select.clone();
-            Box::pin(async move { backend.query.read_chunks(&ctx, &select).await })
-        })
-        .await
+        self.open(ctx, question!(backend.query.read_chunks(&select))).await
     }
 }

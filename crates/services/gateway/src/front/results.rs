@@ -1,26 +1,42 @@
-//! What is remembered of answers: an LRU by bytes.
+//! What is remembered of answers, and which answers are being made.
 //!
-//! An entry is what a question is worth at consecutive steps of one *extent* of time, with the [`Version`] of the data it was made from:
-//! it counts only as long as that version is still the data's. Keys hold the tenant, so no tenant finds what another one asked (I6).
+//! An entry is what a question is worth at consecutive steps of one *extent* of time, with the [`Version`] of the data that it was made
+//! from. Keys hold the tenant, so no tenant finds what another one asked (I6).
 //!
-//! **Memory**: every entry's bytes, its key's and about what the tables take for it are reserved from the cache's budget; what has not
-//! been asked for the longest time goes first. An entry larger than an eighth of the whole is not taken.
+//! **What an answer is good for** ([`Made::is_good_for`]): a question that found the same version, however long ago the answer was made; and
+//! a question that began before the making did, whatever has been written since: all that it has to show was there to be read.
+//!
+//! **Together.** Who finds neither an entry nor somebody who makes one promises to make it ([`Promise`]); who asks for the same meanwhile
+//! waits for that, where it will be good for him. A promise that is dropped (its client went away) is taken over by one of those who
+//! wait. An answer that is of use to its maker alone (an error, a partial answer) is made again by each of them.
+//!
+//! **Memory**: every entry's bytes, its key's and about what the tables take for it are reserved from the cache's budget. When there is no
+//! room, what nobody has asked for within [`IDLE`] goes, whoever's it is; then the oldest of the tenant that holds the most. So a tenant that
+//! floods makes its own answers go and nobody else's, and one that is alone has everything: the max-min fairness of
+//! [`triptych_runtime::budget`], without refusals, as a cache can give back at once. An entry larger than an eighth of the whole is not taken.
+//!
+//! Known holes: finding who is to give looks at every tenant that has an entry. Who waits for an answer that turns out to be of no use to
+//! him has waited in vain. While the data of an extent change with every write, only those who ask at the same time share it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Buf, BufMut};
 use parking_lot::Mutex;
-use triptych_model::metrics::{Sample, SeriesSamples};
-use triptych_model::{Error, Labels, Result, Signal, TenantId, Version};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use triptych_model::{Signal, TenantId, Version};
 use triptych_runtime::{MemoryBudget, Reservation};
 
+use super::packed::{Packed, Steps};
 use crate::telemetry;
 
-/// Beside the text and the answer: the entry in both tables, the question.
+/// Beside the text and the answer: the entry in all tables, the question.
 const ENTRY_BYTES: usize = 384;
 /// Of the whole cache an entry may take this part.
 const ENTRY_SHARE: usize = 8;
+/// What nobody has asked for for so long goes first.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// A question over steps of time, whatever its start and end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,138 +56,179 @@ pub(super) struct Question {
     pub extent: i64,
 }
 
-/// First and last step in milliseconds, and what is between two of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Steps {
-    pub first_ms: i64,
-    pub last_ms: i64,
-    pub step_ms: i64,
-}
-
-impl Steps {
-    fn count(self) -> usize {
-        ((self.last_ms - self.first_ms) / self.step_ms + 1) as usize
-    }
-
-    fn has(self, other: Self) -> bool {
-        self.first_ms <= other.first_ms && other.last_ms <= self.last_ms
-    }
-
-    /// The samples of these steps.
-    pub fn of(self, samples: &[Sample]) -> &[Sample] {
-        let from = samples.partition_point(|s| s.t_ms < self.first_ms);
-        let until = samples.partition_point(|s| s.t_ms <= self.last_ms);
-        &samples[from..until.max(from)]
-    }
-}
-
-/// Series at consecutive steps: labels, which steps have a value (unless all have), values; compressed with LZ4.
-#[derive(Debug, Clone)]
-pub(super) struct Packed {
-    steps: Steps,
-    data: Arc<[u8]>,
-}
-
-impl Packed {
-    /// What the series are worth at the steps. `None` where they have samples between them.
-    pub fn new(series: &[SeriesSamples], steps: Steps) -> Option<Self> {
-        let mut plain = Vec::new();
-        for one in series {
-            let samples = steps.of(&one.samples);
-            if samples.is_empty() {
-                continue;
-            }
-            let labels = one.labels.as_encoded();
-            plain.put_u32_le(u32::try_from(labels.len()).ok()?);
-            plain.put_slice(labels);
-            plain.put_u32_le(u32::try_from(samples.len()).ok()?);
-            if samples.len() != steps.count() {
-                for sample in samples {
-                    let since_ms = sample.t_ms - steps.first_ms;
-                    if since_ms % steps.step_ms != 0 {
-                        return None;
-                    }
-                    plain.put_u32_le(u32::try_from(since_ms / steps.step_ms).ok()?);
-                }
-            }
-            samples.iter().for_each(|sample| plain.put_u64_le(sample.value.to_bits()));
-        }
-        Some(Self { steps, data: lz4_flex::compress_prepend_size(&plain).into() })
-    }
-
-    /// What the series are worth at some of the steps; those worth nothing there are left out.
-    pub fn series(&self, wanted: Steps) -> Result<Vec<SeriesSamples>> {
-        let torn = |_| Error::internal("a remembered answer is torn");
-        let plain = lz4_flex::decompress_size_prepended(&self.data)
-            .map_err(|e| Error::internal(format!("a remembered answer: {e}")))?;
-        let (mut rest, mut out) = (&plain[..], Vec::new());
-        while !rest.is_empty() {
-            let length = rest.try_get_u32_le().map_err(torn)? as usize;
-            let labels = rest.get(..length).ok_or_else(|| Error::internal("a remembered answer is torn"))?;
-            let labels = Labels::from_encoded(labels)?;
-            rest.advance(length);
-            let count = rest.try_get_u32_le().map_err(torn)? as usize;
-            let all = count == self.steps.count();
-            let mut places = rest;
-            if !all {
-                if rest.len() < 4 * count {
-                    return Err(Error::internal("a remembered answer is torn"));
-                }
-                rest.advance(4 * count);
-            }
-            let mut samples = Vec::new();
-            for at in 0..count {
-                let place = if all { at as i64 } else { i64::from(places.try_get_u32_le().map_err(torn)?) };
-                let t_ms = self.steps.first_ms + place * self.steps.step_ms;
-                let value = f64::from_bits(rest.try_get_u64_le().map_err(torn)?);
-                if (wanted.first_ms..=wanted.last_ms).contains(&t_ms) {
-                    samples.push(Sample { t_ms, value });
-                }
-            }
-            if !samples.is_empty() {
-                out.push(SeriesSamples { labels, samples });
-            }
-        }
-        Ok(out)
-    }
-}
-
 /// A question, and which of its extents.
-type Key = (Arc<Question>, i64);
+pub(super) type Key = (Arc<Question>, i64);
+
+/// What is wanted of an extent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub steps: Steps,
+    /// Of the data of the whole extent.
+    pub version: Version,
+    /// When the question began: before `version` was asked for.
+    pub asked_at: Instant,
+}
+
+/// What an answer was made from.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    steps: Steps,
+    /// Asked for before the making began.
+    version: Version,
+    began_at: Instant,
+}
+
+impl Made {
+    fn is_good_for(&self, wanted: &Wanted) -> bool {
+        self.steps.has(wanted.steps) && (self.version == wanted.version || wanted.asked_at < self.began_at)
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
-    version: Version,
+    made: Made,
     answer: Packed,
-    /// When it was last asked for, in numbers of questions.
+    /// When it was last asked for; and in numbers of questions.
+    used_at: Instant,
     used: u64,
-    _memory: Reservation,
+    memory: Reservation,
+}
+
+/// What a tenant has.
+#[derive(Debug, Default)]
+struct Holding {
+    bytes: usize,
+    /// By [`Entry::used`].
+    order: BTreeMap<u64, Key>,
+}
+
+#[derive(Debug)]
+struct Making {
+    made: Made,
+    told: watch::Receiver<Option<Told>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<Key, Entry>,
-    /// By [`Entry::used`].
-    order: BTreeMap<u64, Key>,
+    /// Those that have entries.
+    tenants: HashMap<TenantId, Holding>,
+    making: HashMap<Key, Making>,
     asked: u64,
 }
 
 impl State {
-    fn next(&mut self) -> u64 {
+    /// The answer, noted as asked for.
+    fn get(&mut self, key: &Key, wanted: &Wanted) -> Result<Packed, &'static str> {
+        let entry = self.entries.get_mut(key).ok_or("miss")?;
+        if !entry.made.is_good_for(wanted) {
+            return Err(if entry.made.version == wanted.version { "miss" } else { "stale" });
+        }
         self.asked += 1;
-        self.asked
+        entry.used_at = Instant::now();
+        let before = std::mem::replace(&mut entry.used, self.asked);
+        let answer = entry.answer.clone();
+        if let Some(holding) = self.tenants.get_mut(&key.0.tenant) {
+            holding.order.remove(&before);
+            holding.order.insert(self.asked, key.clone());
+        }
+        Ok(answer)
+    }
+
+    fn insert(&mut self, key: Key, made: Made, answer: Packed, memory: Reservation) {
+        self.asked += 1;
+        let holding = self.tenants.entry(key.0.tenant.clone()).or_default();
+        holding.bytes += memory.bytes();
+        holding.order.insert(self.asked, key.clone());
+        self.entries.insert(key, Entry { made, answer, used_at: Instant::now(), used: self.asked, memory });
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.order.remove(&entry.used);
+        let Some(entry) = self.entries.remove(key) else { return };
+        let tenant = &key.0.tenant;
+        if let Some(holding) = self.tenants.get_mut(tenant) {
+            holding.bytes -= entry.memory.bytes();
+            holding.order.remove(&entry.used);
+            if holding.order.is_empty() {
+                self.tenants.remove(tenant);
+            }
         }
     }
 
-    /// False where there was none.
-    fn remove_oldest(&mut self) -> bool {
-        self.order.pop_first().is_some_and(|(_, key)| self.entries.remove(&key).is_some())
+    /// Makes one entry go; see the module. False where there was none.
+    fn evict(&mut self) -> bool {
+        let is_idle = |key: &&Key| self.entries.get(*key).is_some_and(|entry| entry.used_at.elapsed() > IDLE);
+        let idle = self.tenants.values().filter_map(|holding| holding.order.values().next()).find(is_idle);
+        let largest = || self.tenants.values().max_by_key(|holding| holding.bytes)?.order.values().next();
+        let Some(key) = idle.or_else(largest).cloned() else { return false };
+        self.remove(&key);
+        true
     }
+}
+
+/// What became of an answer that somebody else made.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    Answer(Packed),
+    /// It is of use to its maker alone.
+    Refused,
+    /// It will not be made.
+    GivenUp,
+}
+
+/// An answer that somebody else makes.
+#[derive(Debug)]
+pub(super) struct Theirs(watch::Receiver<Option<Told>>);
+
+impl Theirs {
+    pub async fn told(mut self) -> Told {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(told) => told.clone().unwrap_or(Told::GivenUp),
+            Err(_) => Told::GivenUp,
+        }
+    }
+}
+
+/// An answer that is being made by whoever holds this; others wait for it. Dropped: it will not be made.
+#[derive(Debug)]
+pub(super) struct Promise<'a> {
+    results: &'a Results,
+    key: Key,
+    made: Made,
+    tell: watch::Sender<Option<Told>>,
+}
+
+impl Promise<'_> {
+    /// Remembers the answer, and tells it to all who wait.
+    pub fn keep(self, answer: Packed) {
+        self.results.put(self.key.clone(), self.made, answer.clone());
+        self.tell.send_replace(Some(Told::Answer(answer)));
+    }
+
+    /// The answer is there and of use to nobody else.
+    pub fn refuse(self) {
+        self.tell.send_replace(Some(Told::Refused));
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        let mut state = self.results.state.lock();
+        // Another one may have taken the place since, for newer data or more steps.
+        let is_ours = |making: &Making| making.told.same_channel(&self.tell.subscribe());
+        if state.making.get(&self.key).is_some_and(is_ours) {
+            state.making.remove(&self.key);
+        }
+    }
+}
+
+/// What there is of an answer.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    Answer(Packed),
+    Theirs(Theirs),
+    /// Nothing: whoever asked has to make it.
+    Ours(Promise<'a>),
 }
 
 /// See the module.
@@ -187,48 +244,54 @@ impl Results {
         Self { memory, state: Mutex::default() }
     }
 
-    /// The answer at (at least) the wanted steps, made from data of this version.
-    pub fn get(&self, key: &Key, version: Version, wanted: Steps) -> Option<Packed> {
+    /// What there is of some extents.
+    pub fn look(&self, wanted: &[(Key, Wanted)]) -> Vec<Found<'_>> {
         let mut state = self.state.lock();
-        let used = state.next();
-        let found = match state.entries.get_mut(key) {
-            Some(entry) if entry.version != version => Err("stale"),
-            Some(entry) if entry.answer.steps.has(wanted) => {
-                Ok((entry.answer.clone(), std::mem::replace(&mut entry.used, used)))
-            }
-            _ => Err("miss"),
-        };
-        if let Ok((_, before)) = &found {
-            state.order.remove(before);
-            state.order.insert(used, key.clone());
-        }
+        let found: Vec<_> =
+            wanted.iter().map(|(key, wanted)| self.look_for(&mut state, key, wanted)).collect();
         drop(state);
-        let outcome = found.as_ref().map_or_else(|outcome| *outcome, |_| "hit");
-        telemetry::result_cache_extents(key.0.signal.as_str(), outcome).increment(1);
-        found.ok().map(|(answer, _)| answer)
+        for ((key, _), (outcome, _)) in wanted.iter().zip(&found) {
+            telemetry::result_cache_extents(key.0.signal.as_str(), *outcome).increment(1);
+        }
+        found.into_iter().map(|(_, found)| found).collect()
     }
 
-    /// Remembers an answer, in place of an older one. `version`: of the data, asked for before the answer was.
-    pub fn put(&self, key: Key, version: Version, answer: Packed) {
-        let bytes = ENTRY_BYTES + key.0.text.len() + answer.data.len();
+    fn look_for<'a>(&'a self, state: &mut State, key: &Key, wanted: &Wanted) -> (&'static str, Found<'a>) {
+        let outcome = match state.get(key, wanted) {
+            Ok(answer) => return ("hit", Found::Answer(answer)),
+            Err(outcome) => outcome,
+        };
+        if let Some(making) = state.making.get(key).filter(|making| making.made.is_good_for(wanted)) {
+            return ("shared", Found::Theirs(Theirs(making.told.clone())));
+        }
+        let made = Made { steps: wanted.steps, version: wanted.version, began_at: Instant::now() };
+        let (tell, told) = watch::channel(None);
+        state.making.insert(key.clone(), Making { made, told });
+        (outcome, Found::Ours(Promise { results: self, key: key.clone(), made, tell }))
+    }
+
+    /// Remembers an answer, in place of an older one.
+    fn put(&self, key: Key, made: Made, answer: Packed) {
+        let bytes = ENTRY_BYTES + key.0.text.len() + answer.bytes();
         if bytes > self.memory.bytes_max() / ENTRY_SHARE {
             return;
         }
         let mut evicted = 0;
         let mut state = self.state.lock();
+        if state.entries.get(&key).is_some_and(|entry| entry.made.began_at > made.began_at) {
+            return;
+        }
         state.remove(&key);
         let memory = loop {
             match self.memory.reserve(bytes) {
                 Ok(memory) => break Some(memory),
-                Err(_) if state.remove_oldest() => evicted += 1,
+                Err(_) if state.evict() => evicted += 1,
                 // Others draw on the budget, and left nothing.
                 Err(_) => break None,
             }
         };
         if let Some(memory) = memory {
-            let used = state.next();
-            state.order.insert(used, key.clone());
-            state.entries.insert(key, Entry { version, answer, used, _memory: memory });
+            state.insert(key, made, answer, memory);
         }
         drop(state);
         telemetry::result_cache_evictions().increment(evicted);

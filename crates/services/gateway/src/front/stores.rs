@@ -14,7 +14,7 @@ use triptych_model::traces::{
 };
 use triptych_model::{Labels, Result, Version};
 use triptych_rpc::traits::Stream;
-use triptych_rpc::{LogsStore, MetricsStore, TracesStore};
+use triptych_rpc::{LogsStore, MetricsStore, TracesStore, question};
 use triptych_runtime::QueryContext;
 use triptych_traceql::MatchMerge;
 use triptych_traceql::search::TRACES_DEFAULT;
@@ -22,26 +22,14 @@ use triptych_traceql::split::windows;
 
 use super::Front;
 
-/// Asks `$store.$call(ctx, ..)`; arguments are cloned for every attempt.
-macro_rules! pass_on {
-    ($front:ident.$how:ident($ctx:expr $(, $shares:literal)?), $store:ident.$call:ident($($arg:ident),*)) => {
-        $front
-            .$how($ctx, $($shares,)? move |backend, ctx| {
-                $(let $arg = $arg.to_owned();)*
-                Box::pin(async move { backend.$store.$call(&ctx, $(&$arg),*).await })
-            })
-            .await
-    };
-}
-
 #[async_trait]
 impl MetricsStore for Front {
     async fn select(&self, ctx: &QueryContext, select: &SeriesSelect) -> Result<Stream<SeriesChunks>> {
-        pass_on!(self.open(ctx), metrics.select(select))
+        self.open(ctx, question!(backend.metrics.select(&select))).await
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<String>> {
-        pass_on!(self.ask(ctx, 1), metrics.label_names(select))
+        self.ask(ctx, 1, question!(backend.metrics.label_names(&select))).await
     }
 
     async fn label_values(
@@ -50,49 +38,42 @@ impl MetricsStore for Front {
         name: &str,
         select: &LabelsSelect,
     ) -> Result<Vec<String>> {
-        pass_on!(self.ask(ctx, 1), metrics.label_values(name, select))
+        self.ask(ctx, 1, question!(backend.metrics.label_values(&name, &select))).await
     }
 
     async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
-        pass_on!(self.ask(ctx, 1), metrics.series(select))
+        self.ask(ctx, 1, question!(backend.metrics.series(&select))).await
     }
 
     async fn metadata(&self, ctx: &QueryContext, metric: &str, limit: usize) -> Result<Vec<MetricMetadata>> {
-        self.ask(ctx, 1, move |backend, ctx| {
-            let metric = metric.to_owned();
-            Box::pin(async move { backend.metrics.metadata(&ctx, &metric, limit).await })
-        })
-        .await
+        self.ask(ctx, 1, question!(backend.metrics.metadata(&metric, limit))).await
     }
 
     async fn exemplars(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<SeriesExemplars>> {
-        pass_on!(self.ask(ctx, 1), metrics.exemplars(select))
+        self.ask(ctx, 1, question!(backend.metrics.exemplars(&select))).await
     }
 
     async fn cardinality(&self, ctx: &QueryContext, limit: usize) -> Result<CardinalityStats> {
-        self.ask(ctx, 1, move |backend, ctx| {
-            Box::pin(async move { backend.metrics.cardinality(&ctx, limit).await })
-        })
-        .await
+        self.ask(ctx, 1, question!(backend.metrics.cardinality(limit))).await
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        pass_on!(self.ask(ctx, 1), metrics.versions(ranges))
+        self.ask(ctx, 1, question!(backend.metrics.versions(&ranges))).await
     }
 }
 
 #[async_trait]
 impl LogsStore for Front {
     async fn entries(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Stream<Vec<LogEntry>>> {
-        pass_on!(self.open(ctx), logs.entries(select))
+        self.open(ctx, question!(backend.logs.entries(&select))).await
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SampleSelect) -> Result<Stream<Vec<LogSamples>>> {
-        pass_on!(self.open(ctx), logs.samples(select))
+        self.open(ctx, question!(backend.logs.samples(&select))).await
     }
 
     async fn label_names(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<String>> {
-        pass_on!(self.ask(ctx, 1), logs.label_names(select))
+        self.ask(ctx, 1, question!(backend.logs.label_names(&select))).await
     }
 
     async fn label_values(
@@ -101,15 +82,15 @@ impl LogsStore for Front {
         name: &str,
         select: &StreamsSelect,
     ) -> Result<Vec<String>> {
-        pass_on!(self.ask(ctx, 1), logs.label_values(name, select))
+        self.ask(ctx, 1, question!(backend.logs.label_values(&name, &select))).await
     }
 
     async fn series(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<Vec<Labels>> {
-        pass_on!(self.ask(ctx, 1), logs.series(select))
+        self.ask(ctx, 1, question!(backend.logs.series(&select))).await
     }
 
     async fn stats(&self, ctx: &QueryContext, select: &StreamsSelect) -> Result<StreamStats> {
-        pass_on!(self.ask(ctx, 1), logs.stats(select))
+        self.ask(ctx, 1, question!(backend.logs.stats(&select))).await
     }
 
     async fn volume(
@@ -118,11 +99,11 @@ impl LogsStore for Front {
         select: &StreamsSelect,
         labels: &[String],
     ) -> Result<Vec<Volume>> {
-        pass_on!(self.ask(ctx, 1), logs.volume(select, labels))
+        self.ask(ctx, 1, question!(backend.logs.volume(&select, &labels))).await
     }
 
     async fn detected_fields(&self, ctx: &QueryContext, select: &EntrySelect) -> Result<Vec<DetectedField>> {
-        pass_on!(self.ask(ctx, 1), logs.detected_fields(select))
+        self.ask(ctx, 1, question!(backend.logs.detected_fields(&select))).await
     }
 
     async fn detected_field_values(
@@ -131,22 +112,15 @@ impl LogsStore for Front {
         name: &str,
         select: &EntrySelect,
     ) -> Result<Vec<String>> {
-        pass_on!(self.ask(ctx, 1), logs.detected_field_values(name, select))
+        self.ask(ctx, 1, question!(backend.logs.detected_field_values(&name, &select))).await
     }
 
     async fn tail(&self, ctx: &QueryContext, expr: &str, start_ns: i64) -> Result<Stream<Vec<LogEntry>>> {
-        let expr = expr.to_owned();
-        self.inner
-            .queriers
-            .open(ctx, move |backend, ctx| {
-                let expr = expr.clone();
-                Box::pin(async move { backend.logs.tail(&ctx, &expr, start_ns).await })
-            })
-            .await
+        self.inner.queriers.open(ctx, question!(backend.logs.tail(&expr, start_ns))).await
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        pass_on!(self.ask(ctx, 1), logs.versions(ranges))
+        self.ask(ctx, 1, question!(backend.logs.versions(&ranges))).await
     }
 }
 
@@ -159,25 +133,21 @@ impl TracesStore for Front {
         start_ns: i64,
         end_ns: i64,
     ) -> Result<TraceParts> {
-        let id = *trace_id;
-        self.ask(ctx, 1, move |backend, ctx| {
-            Box::pin(async move { backend.traces.find(&ctx, &id, start_ns, end_ns).await })
-        })
-        .await
+        self.ask(ctx, 1, question!(backend.traces.find(&trace_id, start_ns, end_ns))).await
     }
 
     /// The newest window first, until there are as many as are wanted; each trace as soon as it is found.
     async fn search(&self, ctx: &QueryContext, search: &TraceSearch) -> Result<Stream<TraceMatch>> {
         let windows = windows(search, self.inner.settings.split_interval_ns());
         if windows.len() == 1 {
-            return pass_on!(self.open(ctx), traces.search(search));
+            return self.open(ctx, question!(backend.traces.search(&search))).await;
         }
         let wanted = if search.limit == 0 { TRACES_DEFAULT } else { search.limit };
         let mut merge = MatchMerge::new(search.spans_per_set);
         let (front, ctx) = (self.clone(), ctx.clone());
         let found = async_stream::try_stream! {
             for window in &windows {
-                let mut matches = pass_on!(front.open(&ctx), traces.search(window))?;
+                let mut matches = front.open(&ctx, question!(backend.traces.search(&window))).await?;
                 while let Some(found) = matches.try_next().await? {
                     if let Some(known) = merge.add(found) {
                         yield known.clone();
@@ -192,18 +162,18 @@ impl TracesStore for Front {
     }
 
     async fn samples(&self, ctx: &QueryContext, select: &SpanSampleSelect) -> Result<Stream<TraceSamples>> {
-        pass_on!(self.open(ctx), traces.samples(select))
+        self.open(ctx, question!(backend.traces.samples(&select))).await
     }
 
     async fn tag_names(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<ScopeTags>> {
-        pass_on!(self.ask(ctx, 1), traces.tag_names(select))
+        self.ask(ctx, 1, question!(backend.traces.tag_names(&select))).await
     }
 
     async fn tag_values(&self, ctx: &QueryContext, select: &TagsSelect) -> Result<Vec<Value>> {
-        pass_on!(self.ask(ctx, 1), traces.tag_values(select))
+        self.ask(ctx, 1, question!(backend.traces.tag_values(&select))).await
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        pass_on!(self.ask(ctx, 1), traces.versions(ranges))
+        self.ask(ctx, 1, question!(backend.traces.versions(&ranges))).await
     }
 }

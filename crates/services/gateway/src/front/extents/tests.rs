@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use triptych_model::logs::{LogsQuery, LogsValue};
 use triptych_model::metrics::{MetricsQuery, Sample, SeriesChunks, SeriesSelect};
 use triptych_model::traces::TracesMetricsQuery;
@@ -12,6 +14,7 @@ use triptych_ring::{Member, Peer, peers};
 use triptych_rpc::Query;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::MemoryBudget;
+use triptych_runtime::random::split_mix;
 
 use super::super::{Backend, Engines, Settings};
 use super::*;
@@ -24,10 +27,14 @@ struct Counting {
     writes: Writes,
     /// Start and end of what was asked.
     asked: Mutex<Vec<(i64, i64)>>,
+    /// What the next one is answered with.
+    fails: Mutex<Option<Error>>,
     /// Said of each answer.
     says: Mutex<Option<fn(&QueryContext)>>,
     /// Written while an answer is being made.
     meanwhile: Mutex<Option<(&'static str, i64)>>,
+    /// Answers wait for it when they have read what there is.
+    gate: Semaphore,
 }
 
 #[async_trait]
@@ -38,6 +45,10 @@ impl Query for Counting {
         let writes = self.writes.lock().clone();
         if let Some((tenant, t_ms)) = self.meanwhile.lock().take() {
             self.writes.lock().push((tenant.to_owned(), t_ms));
+        }
+        self.gate.acquire().await.unwrap().forget();
+        if let Some(error) = self.fails.lock().take() {
+            return Err(error);
         }
         let count = |t: i64| {
             let counts = |(tenant, at): &&(String, i64)| {
@@ -80,8 +91,10 @@ impl World {
         let querier = Arc::new(Counting {
             writes: stores.writes.clone().unwrap(),
             asked: Mutex::default(),
+            fails: Mutex::default(),
             says: Mutex::default(),
             meanwhile: Mutex::default(),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
         });
         let (metrics, logs, traces) = (stores.clone(), stores.clone(), stores.clone());
         let service = Backend { metrics, logs, traces, query: querier.clone() };
@@ -120,6 +133,186 @@ impl World {
 
     async fn ask(&self, tenant: &str, start_ms: i64, end_ms: i64) -> Vec<(i64, i64)> {
         self.ask_query(tenant, &query("up", start_ms, end_ms, MINUTE_MS)).await
+    }
+}
+
+/// Lets everybody come as far as they can.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+type Asking = JoinHandle<(Result<QueryValue>, Vec<String>)>;
+
+impl World {
+    fn begin(&self, query: &MetricsQuery) -> Asking {
+        let (front, query) = (self.front.clone(), query.clone());
+        tokio::spawn(async move {
+            let ctx = QueryContext::unlimited(TenantId::new("a").unwrap());
+            let answer = front.metrics(&ctx, &query).await;
+            (answer, ctx.report().missed)
+        })
+    }
+
+    /// So many ask the same at once; they have come as far as they can.
+    async fn crowd(&self, count: usize, query: &MetricsQuery) -> Vec<Asking> {
+        let asking = (0..count).map(|_| self.begin(query)).collect();
+        settle().await;
+        asking
+    }
+
+    async fn anew(&self, query: &MetricsQuery) -> QueryValue {
+        let ctx = QueryContext::unlimited(TenantId::new("a").unwrap());
+        self.front.fresh().metrics(&ctx, query).await.unwrap()
+    }
+
+    fn hang(&self) {
+        self.querier.gate.forget_permits(usize::MAX);
+    }
+
+    fn answer(&self, answers: usize) {
+        self.querier.gate.add_permits(answers);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_ask_at_once_is_evaluated_once() {
+    let world = World::new();
+    (0..600).for_each(|minute| world.write("a", minute * MINUTE_MS));
+    let question = query("up", HOUR_MS, 7 * HOUR_MS, MINUTE_MS);
+    let want = world.anew(&question).await;
+    world.asked();
+    world.hang();
+    let crowd = world.crowd(20, &question).await;
+    assert_eq!(world.asked(), [(HOUR_MS, 7 * HOUR_MS)]);
+    // A part of it, by others.
+    let part = query("up", 2 * HOUR_MS, 3 * HOUR_MS, MINUTE_MS);
+    let others = world.crowd(5, &part).await;
+    assert_eq!(world.asked(), []);
+    // Written since: what is asked now has to show it. The extents that do not have it are the same as before.
+    tokio::time::advance(Duration::from_millis(1)).await;
+    world.write("a", 6 * HOUR_MS);
+    let later = world.crowd(5, &question).await;
+    assert_eq!(world.asked(), [(6 * HOUR_MS, 6 * HOUR_MS + 29 * MINUTE_MS)]);
+    world.answer(2);
+    for asking in crowd {
+        assert_eq!(asking.await.unwrap().0.unwrap(), want);
+    }
+    world.answer(1);
+    let want = world.anew(&question).await;
+    for asking in later {
+        assert_eq!(asking.await.unwrap().0.unwrap(), want);
+    }
+    world.answer(1);
+    let want = world.anew(&part).await;
+    for asking in others {
+        assert_eq!(asking.await.unwrap().0.unwrap(), want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_takes_nobody_along() {
+    let world = World::new();
+    (0..600).for_each(|minute| world.write("a", minute * MINUTE_MS));
+    let question = query("up", HOUR_MS, 7 * HOUR_MS, MINUTE_MS);
+    let want = world.anew(&question).await;
+    world.asked();
+    world.hang();
+    let mut crowd = world.crowd(10, &question).await;
+    assert_eq!(world.asked().len(), 1);
+    crowd.remove(0).abort();
+    settle().await;
+    assert_eq!(world.asked().len(), 1, "the next one makes it, and the others wait for that");
+    world.answer(1);
+    for asking in crowd {
+        assert_eq!(asking.await.unwrap().0.unwrap(), want);
+    }
+    assert_eq!(world.asked().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_whole_is_its_askers_alone() {
+    let world = World::new();
+    (0..600).for_each(|minute| world.write("a", minute * MINUTE_MS));
+    let question = query("up", HOUR_MS, 7 * HOUR_MS, MINUTE_MS);
+    *world.querier.says.lock() = Some(|ctx| ctx.missed("a zone"));
+    world.hang();
+    let crowd = world.crowd(10, &question).await;
+    assert_eq!(world.asked().len(), 1);
+    world.answer(1);
+    settle().await;
+    assert_eq!(world.asked().len(), 9, "all at the same time");
+    world.answer(9);
+    for asking in crowd {
+        let (answer, missed) = asking.await.unwrap();
+        assert_eq!((answer.is_ok(), missed), (true, vec!["a zone".to_owned()]));
+    }
+    // An error is nobody else's either.
+    *world.querier.says.lock() = None;
+    *world.querier.fails.lock() = Some(Error::exhausted("too many rows"));
+    let crowd = world.crowd(10, &question).await;
+    assert_eq!(world.asked().len(), 1);
+    world.answer(1);
+    settle().await;
+    assert_eq!(world.asked().len(), 9);
+    world.answer(9);
+    let mut failed = 0;
+    for asking in crowd {
+        failed += usize::from(asking.await.unwrap().0.is_err());
+    }
+    assert_eq!(failed, 1, "who met it");
+}
+
+/// Many ask and write, as their turns come; some go away. Nobody misses what was written before he asked, nobody sees what was not written
+/// when he was answered.
+#[test]
+fn what_was_written_before_a_question_is_in_its_answer() {
+    for seed in 0..12 {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(async {
+                let world = Arc::new(World::new());
+                let crowd: Vec<_> =
+                    (0..8).map(|who| tokio::spawn(wander(world.clone(), seed * 8 + who))).collect();
+                for one in crowd {
+                    one.await.unwrap();
+                }
+            });
+    }
+}
+
+async fn wander(world: Arc<World>, seed: u64) {
+    let mut state = seed;
+    let mut dice = move |sides: u64| split_mix(&mut state) % sides;
+    let count = |writes: &[(String, i64)], t: i64| {
+        writes.iter().filter(|(_, at)| *at > t - 5 * MINUTE_MS && *at <= t).count() as f64
+    };
+    for _ in 0..30 {
+        if dice(3) == 0 {
+            world.write("a", dice(120) as i64 * MINUTE_MS);
+        }
+        let question = query("up", 0, dice(4) as i64 * HOUR_MS / 2, MINUTE_MS);
+        let before = world.querier.writes.lock().clone();
+        let asking = world.begin(&question);
+        for _ in 0..dice(12) {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_nanos(dice(2))).await;
+        if dice(8) == 0 {
+            asking.abort();
+            continue;
+        }
+        let QueryValue::Matrix(series) = asking.await.unwrap().0.unwrap() else { panic!() };
+        let after = world.querier.writes.lock().clone();
+        for t in (question.start_ms..=question.end_ms).step_by(MINUTE_MS as usize) {
+            let samples = series.first().map_or(&[][..], |s| &s.samples[..]);
+            let got = samples.iter().find(|s| s.t_ms == t).map_or(0.0, |s| s.value);
+            assert!(count(&before, t) <= got && got <= count(&after, t), "seed {seed}, step {t}: {got}");
+        }
     }
 }
 
@@ -220,10 +413,10 @@ async fn what_is_not_whole_is_not_remembered() {
 
 #[tokio::test]
 async fn few_pieces_are_asked_at_a_time() {
-    let found = |text: &str| text.chars().map(|c| (c == 'x').then_some(())).collect::<Vec<_>>();
-    assert_eq!(pieces(&found("xx")), []);
-    assert_eq!(pieces(&found("..x.xx..")), [(0, 1), (3, 3), (6, 7)]);
-    assert_eq!(pieces(&found("x.x.x.x.x.x")), [(1, 9)]);
+    let found = |text: &str| pieces(text.chars().map(|c| c != 'x'));
+    assert_eq!(found("xx"), []);
+    assert_eq!(found("..x.xx.."), [(0, 1), (3, 3), (6, 7)]);
+    assert_eq!(found("x.x.x.x.x.x"), [(1, 9)]);
     let world = World::new();
     (0..600).for_each(|minute| world.write("a", minute * MINUTE_MS));
     world.ask("a", HOUR_MS, 9 * HOUR_MS).await;

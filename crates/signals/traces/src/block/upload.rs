@@ -47,13 +47,26 @@ impl BlockUpload {
     /// Adds a trace; ids must ascend.
     pub async fn add(&mut self, trace: &Trace<'_>, derived: &Derived) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        if writer.add(trace, derived)? {
-            self.pending.append(&mut writer.take_data());
-            if self.pending.len() >= PART_BYTES {
-                self.put_part().await?;
-            }
-        }
-        Ok(())
+        if writer.add(trace, derived)? { self.put_ready().await } else { Ok(()) }
+    }
+
+    /// What is held in the row group that is open, before compression.
+    pub fn buffered_bytes(&self) -> usize {
+        self.writer.as_ref().map_or(0, BlockWriter::buffered_bytes)
+    }
+
+    /// Ends the row group that is open.
+    pub async fn close_row_group(&mut self) -> Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.close_row_group()?;
+        self.put_ready().await
+    }
+
+    /// Takes what the writer has ready, and sends it where there is enough for a part.
+    async fn put_ready(&mut self) -> Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        self.pending.append(&mut writer.take_data());
+        if self.pending.len() >= PART_BYTES { self.put_part().await } else { Ok(()) }
     }
 
     async fn put_part(&mut self) -> Result<()> {

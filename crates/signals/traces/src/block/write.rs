@@ -143,6 +143,11 @@ impl BlockWriter {
         self.file.bytes_written() + self.columns.bytes / 4
     }
 
+    /// What the row group that is open holds, before compression.
+    pub fn buffered_bytes(&self) -> usize {
+        self.columns.bytes
+    }
+
     /// Adds a trace; ids must ascend. `true`: it filled a row group, whose bytes can be taken.
     pub fn add(&mut self, trace: &Trace<'_>, derived: &Derived) -> Result<bool> {
         if self.ids.last().is_some_and(|last| *last >= trace.trace_id) {
@@ -162,7 +167,8 @@ impl BlockWriter {
         Ok(full)
     }
 
-    fn close_row_group(&mut self) -> Result<()> {
+    /// Ends the row group that is open, whose bytes can be taken then.
+    pub fn close_row_group(&mut self) -> Result<()> {
         let (Some(last), true) = (self.ids.last(), self.row_group_traces > 0) else {
             return Ok(());
         };

@@ -177,6 +177,19 @@ async fn replicas_that_flush_at_other_times_leave_no_copies() {
     assert_eq!(found, fetch(&head(&traces), &question).await);
 }
 
+/// A sender without a clock: its traces lie in one block besides those of the first hours, and nothing is lost.
+#[tokio::test]
+async fn traces_of_many_hours_are_flushed_in_few_blocks() {
+    let traces: Vec<_> = (0..60).map(|n| rich(n * 7200)).collect();
+    let bucket = triptych_blob::memory();
+    let mut small = options();
+    small.row_group_bytes = 16 << 10;
+    let report = head(&traces).flush(&bucket, &TenantId::single(), &small).await.unwrap();
+    assert_eq!(report.blocks.len(), 5);
+    let question = FetchSpans { nested_sets: true, summary: true, ..FetchSpans::default() };
+    assert_eq!(fetch(&store(&bucket).await, &question).await, fetch(&head(&traces), &question).await);
+}
+
 #[tokio::test]
 async fn opened_ahead_of_questions() {
     let bucket = triptych_blob::memory();

@@ -124,7 +124,7 @@ async fn written_through_the_gateway() -> Result<()> {
 /// Two of three zones: writes are refused, and what is read says that it may not be all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_zones_are_gone() -> Result<()> {
-    let mut cluster = Cluster::start(Plan::default()).await?;
+    let mut cluster = Cluster::start(Plan::default().set("querier.whole_wait_max", "2s")).await?;
     let (distributor, gateway) = (cluster.distributor()?, cluster.gateway()?);
     let written = Dataset::part(0, now_ms() - 600_000);
     written.write(&distributor).await?;
@@ -135,5 +135,20 @@ async fn two_zones_are_gone() -> Result<()> {
     assert!(format!("{refused:#}").contains("2 of 3 zones"), "{refused:#}");
     let answer = gateway.get("/api/v1/labels", &[]).await?.ok()?.json()?;
     assert!(answer["warnings"].is_array(), "{answer}");
-    Ok(())
+    // Queriers that begin meanwhile answer the same way.
+    for querier in cluster.names("querier") {
+        cluster.kill(&querier).await?;
+    }
+    for querier in cluster.names("querier") {
+        cluster.again(&querier).await?;
+    }
+    until("queriers that began without two zones are asked", async || {
+        let answer = gateway.get("/api/v1/labels", &[]).await?.ok()?.json()?;
+        ensure!(
+            answer["warnings"].is_array() && answer["data"].as_array().is_some_and(|all| !all.is_empty()),
+            "{answer}"
+        );
+        Ok(())
+    })
+    .await
 }

@@ -29,7 +29,7 @@
 //!
 //! **Memory**: what the engines and merges reserve from the query's budget; per source a hand-over of two batches.
 //!
-//! Known holes: a querier that starts while answers cannot be whole is not ready, and so is not asked, until they can be; figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
+//! Known holes: figures (`stats`, `volume`, cardinality) of ingesters are divided by the number of copies, which is exact only while all
 //! replicas hold the same; what is both in heads and in the bucket counts twice for as long as flushed data are retained. A source that
 //! hangs is waited for until the query's deadline, or until the ring thinks that it is dead.
 //! Series that are read for others (`read_samples`, `read_chunks`) are on their way when a source fails: they are not asked for again,
@@ -51,6 +51,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use triptych_config::TenantLimits;
 use triptych_model::logs::{LogsQuery, LogsValue};
 use triptych_model::metrics::{MetricsQuery, QueryValue, SeriesChunks, SeriesSamples, SeriesSelect};
@@ -69,6 +70,11 @@ pub use telemetry::TELEMETRY;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// A querier that starts waits for so long until it knows whom to ask for a whole answer, and is not asked before. Then it answers as
+    /// whole as it can, and says what is missing.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub whole_wait_max: Duration,
     /// Queries evaluated at a time; more wait until one is done or their deadline passes.
     pub queries_max: usize,
     /// PromQL: how long a sample stands for its series.
@@ -91,6 +97,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            whole_wait_max: Duration::from_secs(15),
             queries_max: 20,
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
@@ -111,6 +118,8 @@ pub struct Deps {
 
 pub struct Querier {
     sources: Sources,
+    /// Until then it waits for sources that make answers whole.
+    waits_until: Instant,
     metrics: Arc<metrics::Door>,
     logs: Arc<logs::Door>,
     traces: Arc<traces::Door>,
@@ -151,14 +160,22 @@ impl Config {
             traces: traces.clone(),
             running: Arc::new(Semaphore::new(self.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
         });
-        Querier { sources, metrics, logs, traces, languages }
+        Querier {
+            sources,
+            waits_until: Instant::now() + self.whole_wait_max,
+            metrics,
+            logs,
+            traces,
+            languages,
+        }
     }
 }
 
 impl Querier {
-    /// Whether the sources are known that it takes to answer whole. Before that, other queriers should be asked.
+    /// Whether the sources are known that it takes to answer whole, or any after [`Config::whole_wait_max`]. Before that, other queriers
+    /// should be asked.
     pub fn is_ready(&self) -> bool {
-        self.sources.are_whole()
+        self.sources.are_whole() || (Instant::now() >= self.waits_until && self.sources.are_any())
     }
 
     /// The Store API over all sources.
@@ -208,7 +225,7 @@ impl Languages {
         failures: impl Fn() -> u64 + Send,
         attempt: impl Fn(QueryContext) -> F + Send,
     ) -> Result<T> {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let outcome = match self.place(ctx).await {
             Ok(_place) => made_whole(ctx, failures, attempt).await,
             Err(e) => Err(e),

@@ -49,6 +49,13 @@ impl Sources {
         let is_expected = self.has_bucket || !gateways.is_empty();
         coverage.is_complete() && (!is_expected || gateways.iter().any(|peer| peer.member.is_serving()))
     }
+
+    /// Whether a question that begins now can be answered at all, as far as the ring shows.
+    pub fn are_any(&self) -> bool {
+        let (ingesters, gateways) = (self.ingesters.borrow(), self.store_gateways.borrow());
+        ingesters.iter().any(|peer| peer.member.holds_data() && peer.member.is_alive)
+            || gateways.iter().any(|peer| peer.member.is_serving())
+    }
 }
 
 /// Someone who is asked.

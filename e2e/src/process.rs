@@ -235,6 +235,11 @@ impl Process {
     /// SIGTERM; returns when it has ended well.
     pub async fn stop(&mut self) -> Result<()> {
         self.signal("-TERM").await?;
+        self.ended().await
+    }
+
+    /// Returns when it has ended well, after SIGTERM.
+    pub async fn ended(&mut self) -> Result<()> {
         let mut running = self.running.take().context("it does not run")?;
         let status = tokio::time::timeout(PATIENCE, running.child.wait())
             .await

@@ -23,7 +23,7 @@ use crate::roles::{Parts, Role};
 /// After the drain, requests that are still open get this long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that takes nothing of its answer for this long loses its connection.
-const CLIENT_STALL_MS_MAX: u32 = 60_000;
+const CLIENT_STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Runs the roles until SIGINT or SIGTERM, then drains with a deadline.
 pub fn run(config: Config, roles: Vec<Role>) -> Result<()> {
@@ -50,7 +50,9 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
 
     let shutdown = Shutdown::new();
     let tasks = Tasks::new(shutdown.clone());
-    let drain_timeout = config.server.drain_timeout;
+    let (shutdown_delay, drain_timeout) = (config.server.shutdown_delay, config.server.drain_timeout);
+    // What the roles of a process say to each other ends last: a request that is answered still needs them.
+    let ended = Shutdown::new();
     let gossip = membership::join(&config, roles, ports.grpc_address()).await?;
     let mut parts = Parts::build(
         config,
@@ -59,6 +61,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
         tasks.clone(),
         Arc::new(SystemClock),
         gossip.clone(),
+        ended.clone(),
     )?;
     let draining = Shutdown::new();
     let admin = Arc::new(Admin {
@@ -116,12 +119,14 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     }
 
     draining.trigger();
-    let deadline = Instant::now() + drain_timeout;
+    let mut delay = shutdown_delay;
     if let Some(gossip) = &gossip {
-        // What is sent to this process until everybody knows is still taken.
         gossip.set_state(MemberState::Leaving).await;
-        tokio::time::sleep(gossip.settle_time()).await;
+        delay = delay.max(gossip.settle_time());
     }
+    // What is sent to this process until everybody knows is still taken.
+    tokio::time::sleep(delay).await;
+    let deadline = Instant::now() + drain_timeout;
     shutdown.trigger();
     // An ingester that did not leave for good comes back: until then reads count it as missing.
     let comes_back = ingester.as_ref().is_some_and(|ingester| !ingester.has_left());
@@ -139,6 +144,7 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     closing.trigger();
     let closed = async { while servers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
+    ended.trigger();
     if !tasks.drained(deadline.saturating_duration_since(Instant::now()).max(CLOSE_TIMEOUT)).await {
         tracing::warn!("background tasks did not end in time");
     }
@@ -231,9 +237,11 @@ impl Ports {
         closing: &Shutdown,
     ) -> JoinSet<Result<()>> {
         let mut servers = JoinSet::new();
-        servers.spawn(serve_http(self.http, parts.http.merge(admin::routes(admin)), closing.clone()));
+        let stall_max = CLIENT_STALL_MAX;
+        let routes = parts.http.merge(admin::routes(admin));
+        servers.spawn(serve_http(self.http, routes, closing.clone(), stall_max));
         if let (Some(listener), Some(routes)) = (self.otlp_http, parts.otlp_http) {
-            servers.spawn(serve_http(listener, routes, closing.clone()));
+            servers.spawn(serve_http(listener, routes, closing.clone(), stall_max));
         }
         if let (Some(listener), Some(routes)) = (self.otlp_grpc, parts.otlp_grpc) {
             servers.spawn(serve_grpc(role, listener, routes, closing.clone()));
@@ -255,13 +263,20 @@ async fn listen(wanted: bool, address: &str, flag: &str) -> Result<Option<TcpLis
     Ok(Some(listener))
 }
 
-async fn serve_http(listener: TcpListener, routes: Router, closing: Shutdown) -> Result<()> {
+/// `stall_max`: how long a client may take nothing of its answer.
+async fn serve_http(
+    listener: TcpListener,
+    routes: Router,
+    closing: Shutdown,
+    stall_max: Duration,
+) -> Result<()> {
     let closed = async move { closing.triggered().await };
     // Outermost: a mistake of ours in one handler is a 500 for its caller, and nobody else notices.
     let routes = routes.layer(tower_http::catch_panic::CatchPanicLayer::new());
-    let listener = listener.tap_io(|stream| {
+    let stall_ms_max = u32::try_from(stall_max.as_millis()).unwrap_or(u32::MAX);
+    let listener = listener.tap_io(move |stream| {
         // Not every system has it; then such a client stays for as long as it likes, at its tenant's expense.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, CLIENT_STALL_MS_MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, stall_ms_max);
     });
     Ok(axum::serve(listener, routes).with_graceful_shutdown(closed).await?)
 }

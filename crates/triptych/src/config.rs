@@ -63,7 +63,12 @@ pub struct Server {
     pub otlp_http_listen: String,
     /// The internal services of a role that runs alone. Not used by `all`.
     pub grpc_listen: String,
-    /// Longest time that a shutdown may take; what is not flushed by then waits in the write-ahead log.
+    /// After SIGTERM: for so long the process says `draining` at `/ready` and works on, so that load balancers send elsewhere. In a cluster
+    /// at least until the other members know.
+    #[serde(with = "triptych_config::duration")]
+    #[schemars(with = "String")]
+    pub shutdown_delay: Duration,
+    /// Longest time that a shutdown may take after that; what is not flushed by then waits in the write-ahead log.
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
@@ -76,6 +81,7 @@ impl Default for Server {
             otlp_grpc_listen: "127.0.0.1:4317".to_owned(),
             otlp_http_listen: "127.0.0.1:4318".to_owned(),
             grpc_listen: "127.0.0.1:9095".to_owned(),
+            shutdown_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(60),
         }
     }

@@ -22,7 +22,7 @@ use triptych_rpc::{
     TracesStoreServer, Write, WriteClient, WriteServer,
 };
 use triptych_runtime::runtimes::Handles;
-use triptych_runtime::{MemoryShare, ProcessBudget, SharedClock, Tasks};
+use triptych_runtime::{MemoryShare, ProcessBudget, SharedClock, Shutdown, Tasks};
 use triptych_store_gateway::StoreGateway;
 
 use crate::config::Config;
@@ -92,6 +92,8 @@ pub struct Parts {
     clock: SharedClock,
     bucket: Bucket,
     gossip: Option<Gossip>,
+    /// The end of what the roles say to each other.
+    ended: Shutdown,
 
     ingest: Vec<Peer<Arc<dyn Ingest>>>,
     ingesters: Vec<Peer<Stores>>,
@@ -121,6 +123,7 @@ impl Parts {
         tasks: Tasks,
         clock: SharedClock,
         gossip: Option<Gossip>,
+        ended: Shutdown,
     ) -> Result<Self> {
         let bucket = config.bucket().build().context("bucket")?;
         let limits = config.tenant_limits()?;
@@ -134,6 +137,7 @@ impl Parts {
             clock,
             bucket,
             gossip,
+            ended,
             ingest: vec![],
             ingesters: vec![],
             store_gateways: vec![],
@@ -200,7 +204,7 @@ impl Parts {
     /// Serves a role's services inside the process, and keeps them for the port of a role that runs alone.
     fn serve(&mut self, role: Role, routes: Routes) -> Channel {
         self.grpc = Some(routes.clone());
-        triptych_rpc::channel::local(role.name(), routes, &self.pools.ingest, self.tasks.shutdown().clone())
+        triptych_rpc::channel::local(role.name(), routes, &self.pools.ingest, self.ended.clone())
     }
 
     /// How many zones keep each item: one process alone, and a fixed list, have no replicas.

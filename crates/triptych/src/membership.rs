@@ -52,14 +52,9 @@ pub async fn join(
 pub async fn live(gossip: Gossip, is_ready: impl Fn() -> bool) {
     // Until the others have been heard of: who is not known yet cannot be asked whether it knows this process.
     tokio::time::sleep(gossip.settle_time()).await;
-    while !gossip.is_heard_of().await {
+    while gossip.advance(is_ready()).await != MemberState::Active {
         tokio::time::sleep(LOOK).await;
     }
-    gossip.set_state(MemberState::Joining).await;
-    while !is_ready() || !gossip.is_known().await {
-        tokio::time::sleep(LOOK).await;
-    }
-    gossip.set_state(MemberState::Active).await;
     tracing::info!(zone = gossip.zone(), "active");
     std::future::pending().await
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use triptych_model::{Error, Result};
 
+use crate::joining::{self, Seen};
 use crate::{Member, MemberState};
 
 const ROLE: &str = "role";
@@ -103,13 +104,6 @@ struct Inner {
     roles: watch::Sender<Arc<Roles>>,
 }
 
-impl Inner {
-    /// The name of this process in the gossip.
-    fn node(&self) -> String {
-        format!("{}/{}", self.myself.role, self.myself.id)
-    }
-}
-
 type Roles = BTreeMap<String, Arc<[Arc<Member>]>>;
 
 impl GossipConfig {
@@ -130,7 +124,7 @@ impl GossipConfig {
             "" => listen,
             text => address("advertise", text)?,
         };
-        let node = format!("{}/{}", myself.role, myself.id);
+        let node = joining::node(myself.role, &myself.id);
         let failure_detector_config = FailureDetectorConfig {
             initial_interval: self.interval,
             max_interval: self.interval * 5,
@@ -232,37 +226,24 @@ impl Gossip {
         members
     }
 
-    /// Whether every living member of this role and zone has said that it knows this process. Only then may it take writes: whoever
-    /// knows any member of the zone learns of all of them when it asks.
-    pub async fn is_known(&self) -> bool {
-        let Myself { role, id, .. } = &self.0.myself;
-        let check = |chitchat: &mut chitchat::Chitchat| {
-            let own = chitchat.self_chitchat_id().clone();
-            chitchat.live_nodes().filter(|node| **node != own).all(|node| {
-                let Some(state) = chitchat.node_state(node) else { return true };
-                let same = state.get(ROLE) == Some(role) && state.get(ZONE) == Some(&self.0.zone);
-                let is_gone = state.get(STATE) == Some(MemberState::Gone.as_str());
-                !same || is_gone || state.get(KNOWS).unwrap_or_default().split(',').any(|known| known == id)
-            })
+    /// Where this process is on its way to [`MemberState::Active`] ([`joining`](crate::joining)); goes one step further where it is time for
+    /// it. `is_ready`: its log is replayed, its caches are warm.
+    pub async fn advance(&self, is_ready: bool) -> MemberState {
+        let step = |chitchat: &mut chitchat::Chitchat| {
+            let all = nodes(chitchat);
+            let own = all.values().find(|node| node.id == chitchat.self_chitchat_id())?.seen();
+            let (now, next) = (own.state, joining::next(&own, all.values().map(Node::seen), is_ready));
+            if now != next {
+                chitchat.self_node_state().set(STATE, next.as_str());
+            }
+            Some((now, next))
         };
-        self.0.handle.with_chitchat(check).await
-    }
-
-    /// Whether everybody who lives has heard of this process, if it is new, and finds it alive. Only then may it be missed: otherwise
-    /// several that come at once, in several zones, would make answers partial for those who have not.
-    pub async fn is_heard_of(&self) -> bool {
-        if self.0.myself.state != MemberState::New {
-            return true;
+        let (now, next) =
+            self.0.handle.with_chitchat(step).await.unwrap_or((self.0.myself.state, self.0.myself.state));
+        if now != next {
+            self.look().await;
         }
-        let me = self.0.node();
-        let check = |chitchat: &mut chitchat::Chitchat| {
-            let own = chitchat.self_chitchat_id().clone();
-            chitchat.live_nodes().filter(|node| **node != own).all(|node| {
-                let heard_of = chitchat.node_state(node).and_then(|state| state.get(HEARD_OF));
-                heard_of.is_none_or(|all| all.split(',').any(|one| one == me))
-            })
-        };
-        self.0.handle.with_chitchat(check).await
+        next
     }
 
     async fn look(&self) {
@@ -276,54 +257,72 @@ impl Gossip {
         });
     }
 
-    /// What chitchat knows, as members; tells the others whom this process knows of its own zone.
+    /// What chitchat knows, as members; tells the others whom this process knows.
     fn view(&self, chitchat: &mut chitchat::Chitchat) -> Roles {
-        let alive: Vec<ChitchatId> = chitchat.live_nodes().cloned().collect();
-        let mut latest: BTreeMap<(String, String), Member> = BTreeMap::new();
-        for (node, state) in chitchat.node_states() {
-            let Some((role, member)) = member(node, state, alive.contains(node)) else { continue };
-            let key = (role, member.id.to_string());
-            // A restart: the earlier incarnation is the same member.
-            if latest.get(&key).is_none_or(|known| known.incarnation < member.incarnation) {
-                latest.insert(key, member);
-            }
+        let all = nodes(chitchat);
+        let own = all.values().find(|node| node.id == chitchat.self_chitchat_id());
+        let told = own.map(|own| joining::told(&own.seen(), all.values().map(Node::seen)));
+        let mut roles: BTreeMap<String, Vec<Arc<Member>>> = BTreeMap::new();
+        for ((role, _), node) in all {
+            let mut member = node.member;
+            member.is_alive = member.state.is_taken_as_alive(member.is_alive);
+            roles.entry(role.to_owned()).or_default().push(Arc::new(member));
         }
-        let mine = |(role, _): &(String, String), member: &Member| {
-            role == self.0.myself.role && *member.zone == *self.0.zone && member.is_established()
-        };
-        let known: Vec<&str> =
-            latest.iter().filter(|(key, member)| mine(key, member)).map(|(_, member)| &*member.id).collect();
-        let known = known.join(",");
-        let is_new = |state: &NodeState| state.get(STATE) == Some(MemberState::New.as_str());
-        let heard_of =
-            chitchat.node_states().iter().filter(|(node, state)| alive.contains(node) && is_new(state));
-        let heard_of = heard_of.map(|(node, _)| &*node.node_id).collect::<Vec<_>>().join(",");
-        for (key, told) in [(KNOWS, known), (HEARD_OF, heard_of)] {
+        for (key, told) in told.into_iter().flat_map(|told| [(KNOWS, told.knows), (HEARD_OF, told.heard_of)])
+        {
             if chitchat.self_node_state().get(key) != Some(&told) {
                 chitchat.self_node_state().set(key, told);
             }
-        }
-        let mut roles: BTreeMap<String, Vec<Arc<Member>>> = BTreeMap::new();
-        for ((role, _), member) in latest {
-            roles.entry(role).or_default().push(Arc::new(member));
         }
         roles.into_iter().map(|(role, members)| (role, members.into())).collect()
     }
 }
 
-/// `None`: what it tells is not (yet) what a member tells.
-fn member(node: &ChitchatId, state: &NodeState, is_alive: bool) -> Option<(String, Member)> {
-    let (role, id) = node.node_id.split_once('/')?;
-    let member_state = MemberState::parse(state.get(STATE)?)?;
-    let member = Member {
-        id: id.into(),
-        zone: state.get(ZONE)?.into(),
-        address: state.get(ADDRESS)?.into(),
-        state: member_state,
-        incarnation: node.generation_id as i64,
-        is_alive: is_alive || member_state == MemberState::New,
-    };
-    Some((role.to_owned(), member))
+/// What one process tells of itself, and whether the failure detector finds it alive.
+struct Node<'a> {
+    id: &'a ChitchatId,
+    role: &'a str,
+    member: Member,
+    knows: &'a str,
+    heard_of: Option<&'a str>,
+}
+
+impl<'a> Node<'a> {
+    /// `None`: what it tells is not (yet) what a member tells.
+    fn new(id: &'a ChitchatId, state: &'a NodeState, is_alive: bool) -> Option<Self> {
+        let (role, name) = id.node_id.split_once('/')?;
+        let member = Member {
+            id: name.into(),
+            zone: state.get(ZONE)?.into(),
+            address: state.get(ADDRESS)?.into(),
+            state: MemberState::parse(state.get(STATE)?)?,
+            incarnation: id.generation_id as i64,
+            is_alive,
+        };
+        let (knows, heard_of) = (state.get(KNOWS).unwrap_or_default(), state.get(HEARD_OF));
+        Some(Self { id, role, member, knows, heard_of })
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        let Self { role, member, knows, heard_of, .. } = self;
+        let Member { id, zone, state, is_alive, .. } = member;
+        Seen { role, id, zone, state: *state, is_alive: *is_alive, knows, heard_of: *heard_of }
+    }
+}
+
+/// The latest start of every process, by role and id.
+fn nodes(chitchat: &chitchat::Chitchat) -> BTreeMap<(&str, Arc<str>), Node<'_>> {
+    let alive: Vec<&ChitchatId> = chitchat.live_nodes().collect();
+    let mut latest: BTreeMap<(&str, Arc<str>), Node<'_>> = BTreeMap::new();
+    for (id, state) in chitchat.node_states() {
+        let Some(node) = Node::new(id, state, alive.contains(&id)) else { continue };
+        let key = (node.role, node.member.id.clone());
+        // A restart: the earlier incarnation is the same member.
+        if latest.get(&key).is_none_or(|known| known.member.incarnation < node.member.incarnation) {
+            latest.insert(key, node);
+        }
+    }
+    latest
 }
 
 #[cfg(test)]

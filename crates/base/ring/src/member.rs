@@ -40,6 +40,16 @@ impl MemberState {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
+
+    /// Whether one in this state may hold data that others of its zone have to stand up for.
+    pub fn is_established(self) -> bool {
+        !matches!(self, MemberState::New | MemberState::Gone)
+    }
+
+    /// What to think of one in this state when the failure detector finds it alive or not: it has no opinion yet of one that is new.
+    pub fn is_taken_as_alive(self, is_found_alive: bool) -> bool {
+        is_found_alive || self == MemberState::New
+    }
 }
 
 impl std::fmt::Display for MemberState {
@@ -89,7 +99,7 @@ impl Member {
 
     /// Whether the others of its zone stand up for it: it may hold data, and who asks its zone has to ask it too.
     pub fn is_established(&self) -> bool {
-        self.holds_data() && self.state != MemberState::New
+        self.state.is_established()
     }
 
     /// The number at the end of the name; the name where there is none.

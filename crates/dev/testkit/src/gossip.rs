@@ -1,7 +1,8 @@
 //! Who knows what of whom: every process has its own view, which lags, and which a partition divides.
 //!
 //! A process counts its own heartbeats. Now and then two processes that reach each other exchange what they know; of each
-//! member the newest wins. Who was not heard of for a while is thought dead. A process that starts knows nobody.
+//! member the newest wins. Who was not heard of for a while is thought dead. A process that starts knows nobody. How a member comes in is
+//! the product's own rule ([`triptych_ring::joining`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
+use triptych_ring::joining::{self, Seen, Told};
 use triptych_ring::{Member, MemberState};
 
 use crate::dice::Dice;
@@ -18,6 +20,8 @@ use crate::network::Network;
 
 /// Between two rounds of exchanges.
 const ROUND: Duration = Duration::from_millis(400);
+/// After this time who starts has heard of those who can be reached, mostly.
+pub const SETTLE: Duration = Duration::from_secs(2);
 /// Who is silent for longer is thought dead.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
@@ -31,11 +35,24 @@ pub enum Role {
     Other,
 }
 
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Ingester => "ingester",
+            Role::StoreGateway => "store-gateway",
+            Role::Compactor => "compactor",
+            Role::Other => "other",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Rumour {
     role: Role,
     zone: Arc<str>,
     state: MemberState,
+    /// What it tells of others.
+    told: Arc<Told>,
     /// (start of the process, heartbeats): the larger is newer.
     version: (i64, u64),
     heard: Instant,
@@ -44,7 +61,22 @@ struct Rumour {
 /// Called with the members of a role whenever a process sees them differently.
 pub type Listener = Box<dyn Fn(&[Member]) + Send>;
 
+impl Rumour {
+    fn seen<'a>(&'a self, id: &'a str) -> Seen<'a> {
+        Seen {
+            role: self.role.name(),
+            id,
+            zone: &self.zone,
+            state: self.state,
+            is_alive: self.heard.elapsed() < SILENCE_MAX,
+            knows: &self.told.knows,
+            heard_of: Some(&self.told.heard_of),
+        }
+    }
+}
+
 struct Process {
+    name: Arc<str>,
     life: Life,
     view: BTreeMap<Arc<str>, Rumour>,
     listeners: Vec<(Role, Vec<Member>, Listener)>,
@@ -60,9 +92,26 @@ impl Process {
                 address: id.clone(),
                 state: rumour.state,
                 incarnation: rumour.version.0,
-                is_alive: rumour.heard.elapsed() < SILENCE_MAX,
+                is_alive: rumour.state.is_taken_as_alive(rumour.heard.elapsed() < SILENCE_MAX),
             })
             .collect()
+    }
+
+    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.view.iter().map(|(id, rumour)| rumour.seen(id))
+    }
+
+    /// One more heartbeat, with what there is to tell of others now.
+    fn beat(&mut self) {
+        let Some(own) = self.view.get(&self.name) else { return };
+        let told = joining::told(&own.seen(&self.name), self.seen());
+        if let Some(own) = self.view.get_mut(&self.name) {
+            own.version.1 += 1;
+            own.heard = Instant::now();
+            if *own.told != told {
+                own.told = Arc::new(told);
+            }
+        }
     }
 
     fn tell(&mut self) {
@@ -95,18 +144,17 @@ impl Gossip {
     pub fn join(
         &self,
         name: &Arc<str>,
-        (role, zone): (Role, &Arc<str>),
+        (role, zone, state): (Role, &Arc<str>, MemberState),
         incarnation: i64,
         life: &Life,
         listeners: Vec<(Role, Listener)>,
     ) {
-        let state = match role {
-            Role::Ingester | Role::StoreGateway => MemberState::Joining,
-            Role::Compactor | Role::Other => MemberState::Active,
-        };
-        let own =
-            Rumour { role, zone: zone.clone(), state, version: (incarnation, 0), heard: Instant::now() };
+        // Who names no zone is one of its own.
+        let zone = if zone.is_empty() { name.clone() } else { zone.clone() };
+        let told = Arc::new(Told { knows: String::new(), heard_of: String::new() });
+        let own = Rumour { role, zone, state, told, version: (incarnation, 0), heard: Instant::now() };
         let mut process = Process {
+            name: name.clone(),
             life: life.clone(),
             view: BTreeMap::from([(name.clone(), own)]),
             listeners: listeners.into_iter().map(|(role, listener)| (role, Vec::new(), listener)).collect(),
@@ -143,18 +191,26 @@ impl Gossip {
             .count()
     }
 
-    /// Whether every living member of its zone that it knows, knows this start of the process; and it knows as many members of its
-    /// role as `known_min`, itself included.
-    pub fn is_known_in_zone(&self, name: &Arc<str>, known_min: usize) -> bool {
+    /// Where a process is on its way to be active; goes one step further where it is time for it.
+    pub fn advance(&self, name: &Arc<str>, is_ready: bool) -> Option<MemberState> {
+        let (now, next) = {
+            let processes = self.0.processes.lock();
+            let process = processes.get(name)?;
+            let own = process.view.get(name)?.seen(name);
+            (own.state, joining::next(&own, process.seen(), is_ready))
+        };
+        if now != next {
+            self.set_state(name, next);
+        }
+        Some(next)
+    }
+
+    /// How many members of its role a process knows, itself included.
+    pub fn known(&self, name: &Arc<str>) -> usize {
         let processes = self.0.processes.lock();
-        let Some(process) = processes.get(name) else { return false };
-        let Some(own) = process.view.get(name) else { return false };
-        let members = process.members(own.role);
-        members.len() >= known_min
-            && members.iter().filter(|m| m.is_alive && m.zone == own.zone && m.id != *name).all(|member| {
-                let theirs = processes.get(&member.id).and_then(|p| p.view.get(name));
-                theirs.is_some_and(|rumour| rumour.version.0 == own.version.0)
-            })
+        let Some(process) = processes.get(name) else { return 0 };
+        let role = process.view.get(name).map(|own| own.role);
+        process.view.values().filter(|rumour| Some(rumour.role) == role).count()
     }
 
     /// A process starts again and has forgotten everybody.
@@ -178,9 +234,8 @@ impl Gossip {
                 .map(|(name, _)| name.clone())
                 .collect();
             for name in &awake {
-                if let Some(own) = processes.get_mut(name).and_then(|p| p.view.get_mut(name)) {
-                    own.version.1 += 1;
-                    own.heard = Instant::now();
+                if let Some(process) = processes.get_mut(name) {
+                    process.beat();
                 }
             }
             for a in &awake {
@@ -199,18 +254,24 @@ impl Gossip {
 /// Not everything fits into one exchange: a view may be partial for a while.
 fn exchange(processes: &mut BTreeMap<Arc<str>, Process>, a: &Arc<str>, b: &Arc<str>, dice: &mut Dice) {
     for (from, to) in [(a, b), (b, a)] {
-        let Some(news) = processes.get(from).map(|p| p.view.clone()) else { return };
-        let Some(process) = processes.get_mut(to) else { return };
-        for (id, rumour) in news {
-            if id == *to || dice.chance(0.2) {
-                continue;
+        let Some(news) = processes.get_mut(from).map(|process| std::mem::take(&mut process.view)) else {
+            return;
+        };
+        if let Some(process) = processes.get_mut(to) {
+            for (id, rumour) in &news {
+                if id == to || dice.chance(0.2) {
+                    continue;
+                }
+                match process.view.get_mut(id) {
+                    Some(known) if known.version >= rumour.version => {}
+                    Some(known) => *known = Rumour { heard: Instant::now(), ..rumour.clone() },
+                    // Of whom it hears for the first time it does not know how long ago that was.
+                    None => drop(process.view.insert(id.clone(), rumour.clone())),
+                }
             }
-            match process.view.get_mut(&id) {
-                Some(known) if known.version >= rumour.version => {}
-                Some(known) => *known = Rumour { heard: Instant::now(), ..rumour },
-                // Of whom it hears for the first time it does not know how long ago that was.
-                None => drop(process.view.insert(id, rumour)),
-            }
+        }
+        if let Some(process) = processes.get_mut(from) {
+            process.view = news;
         }
     }
 }

@@ -20,10 +20,11 @@ use triptych_store_gateway::StoreGateway;
 use crate::bucket::SimBucket;
 use crate::clock::{HostClock, WorldClock};
 use crate::dice::Dice;
-use crate::disk::{DiskMutant, SimDisk};
-use crate::gossip::{Gossip, Listener, Role};
+use crate::disk::SimDisk;
+use crate::gossip::{Gossip, Listener, Role, SETTLE};
 use crate::journal::Journal;
 use crate::life::Life;
+use crate::mutant::Mutant;
 use crate::network::Service;
 
 /// What every machine of a world shares.
@@ -37,7 +38,7 @@ pub struct Place {
     pub ingesters: usize,
     pub limits: TenantLimits,
     pub dice: Dice,
-    pub disk_mutant: DiskMutant,
+    pub mutant: Option<Mutant>,
 }
 
 /// A machine: its name, its clock, its disk. They outlive its processes.
@@ -59,7 +60,8 @@ fn ingester_budget() -> ProcessBudget {
 
 impl Machine {
     pub fn new(name: &str, zone: &str, skew: i64, place: &Place) -> Self {
-        let disk = SimDisk::new(name, &place.dice.fork(name), place.disk_mutant, place.journal.clone());
+        let disk =
+            SimDisk::new(name, &place.dice.fork(name), Mutant::disk(place.mutant), place.journal.clone());
         let spool = place.dice.fork(&format!("{name}-spool"));
         let spool = SimBucket::new(&spool, place.clock.clone(), place.journal.clone());
         let clock = Arc::new(HostClock { world: place.clock.clone(), skew_ns: AtomicI64::new(skew) });
@@ -76,7 +78,12 @@ impl Machine {
     pub fn boot(&self, role: Role, listeners: Vec<(Role, Listener)>) -> Process {
         let (life, tasks) = (Life::default(), Tasks::new(Shutdown::new()));
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        self.place.gossip.join(&self.name, (role, &self.zone), start, &life, listeners);
+        let state = match role {
+            Role::Ingester if start == 0 && self.place.mutant != Some(Mutant::NewSkipped) => MemberState::New,
+            Role::Ingester | Role::StoreGateway => MemberState::Joining,
+            Role::Compactor | Role::Other => MemberState::Active,
+        };
+        self.place.gossip.join(&self.name, (role, &self.zone, state), start, &life, listeners);
         tokio::spawn({
             let (life, tasks, name, journal) =
                 (life.clone(), tasks.clone(), self.name.clone(), self.place.journal.clone());
@@ -133,26 +140,39 @@ pub struct IngesterHost {
     pub stores: Stores,
     config: triptych_ingester::Config,
     running: Mutex<Option<(Arc<Process>, Ingester)>>,
+    /// It was set up; before, it is not started.
+    is_there: AtomicBool,
     /// It has left for good.
     is_gone: AtomicBool,
 }
 
 impl IngesterHost {
     pub fn new(machine: Machine, config: triptych_ingester::Config) -> Self {
-        let (ingest, stores, running, is_gone) = Default::default();
-        Self { machine, ingest, stores, config, running, is_gone }
+        let (ingest, stores, running, is_there, is_gone) = Default::default();
+        Self { machine, ingest, stores, config, running, is_there, is_gone }
     }
 
-    /// Starts a process, unless one runs or the machine was given up.
+    /// Sets the machine up and starts a process, where it was not there before.
+    pub fn come(&self) -> Result<()> {
+        self.is_there.store(true, Ordering::Relaxed);
+        self.start()
+    }
+
+    /// It was not set up yet.
+    pub fn is_to_come(&self) -> bool {
+        !self.is_there.load(Ordering::Relaxed)
+    }
+
+    /// Starts a process, unless one runs, or the machine is not there yet or was given up.
     pub fn start(&self) -> Result<()> {
-        if self.running.lock().is_some() || self.is_gone.load(Ordering::Relaxed) {
+        if self.running.lock().is_some() || self.is_to_come() || self.is_gone.load(Ordering::Relaxed) {
             return Ok(());
         }
         let zone = watch::Sender::new(Arc::from([]));
         let listener = {
             let (own, zone) = (self.machine.zone.clone(), zone.clone());
             let listener = move |members: &[Member]| {
-                let of_zone = members.iter().filter(|m| m.holds_data() && m.zone == own);
+                let of_zone = members.iter().filter(|m| m.is_established() && m.zone == own);
                 zone.send_replace(of_zone.map(|m| m.id.clone()).collect());
             };
             (Role::Ingester, Box::new(listener) as Listener)
@@ -183,11 +203,16 @@ impl IngesterHost {
         self.machine.note(format_args!("started"));
         self.ingest.set(&process.life, Arc::new(ingester.clone()));
         self.stores.serve(&process.life, (ingester.metrics(), ingester.logs(), ingester.traces()));
+        let is_ready = {
+            let ingester = ingester.clone();
+            move || ingester.is_ready()
+        };
         tokio::spawn(activate(
             place.clone(),
             self.machine.name.clone(),
             process.life.clone(),
-            ingester.clone(),
+            place.ingesters,
+            is_ready,
         ));
         *self.running.lock() = Some((process, ingester));
         Ok(())
@@ -269,14 +294,14 @@ impl IngesterHost {
     }
 }
 
-/// So long a state is told before it is relied on.
-const SETTLE: Duration = Duration::from_secs(3);
-
-/// It takes writes when its log is replayed and every living member of its zone knows it: then no read can overlook it.
-async fn activate(place: Place, name: Arc<str>, life: Life, ingester: Ingester) {
+/// As a process of the product becomes active. `known_min`: so many of its role it must know, itself included, before it asks them whether
+/// they know it; the product waits for a while and asks whomever it knows then.
+async fn activate(place: Place, name: Arc<str>, life: Life, known_min: usize, is_ready: impl Fn() -> bool) {
+    sleep(SETTLE).await;
     while !life.has_ended() {
-        if ingester.is_ready() && place.gossip.is_known_in_zone(&name, place.ingesters) {
-            place.gossip.set_state(&name, MemberState::Active);
+        if place.gossip.known(&name) >= known_min
+            && place.gossip.advance(&name, is_ready()) == Some(MemberState::Active)
+        {
             return;
         }
         sleep(Duration::from_millis(100)).await;
@@ -320,17 +345,8 @@ impl StoreHost {
         gateway.start(&process.tasks);
         self.machine.note(format_args!("started"));
         self.stores.serve(&process.life, (gateway.metrics(), gateway.logs(), gateway.traces()));
-        let (gossip, name) = (self.machine.place.gossip.clone(), self.machine.name.clone());
-        let (life, warming) = (process.life.clone(), gateway.clone());
-        tokio::spawn(async move {
-            while !warming.is_ready() {
-                sleep(Duration::from_millis(100)).await;
-                if life.has_ended() {
-                    return;
-                }
-            }
-            gossip.set_state(&name, MemberState::Active);
-        });
+        let (place, name, warming) = (self.machine.place.clone(), self.machine.name.clone(), gateway.clone());
+        tokio::spawn(activate(place, name, process.life.clone(), 1, move || warming.is_ready()));
         *running = Some((process, gateway));
     }
 

@@ -19,7 +19,9 @@
 //! The invariants of `docs/ARCHITECTURE.md`, by their numbers (`triptych_runtime::Invariant`), from outside: a read that says that it is
 //! complete holds everything that was acknowledged before it began (I1, I5); nothing is shown twice (I4), nothing that was not written
 //! (I9) or that is another tenant's (I6). When the faults are over, every read becomes complete; after a flush and compaction the bucket
-//! alone holds everything (I2, I3), and compaction has come to rest: there are no copies left to merge. What the product itself checks
+//! alone holds everything (I2, I3), and compaction has come to rest: there are no copies left to merge. Where ingesters come in the calm,
+//! one in every zone at once, no answer is partial for that. While what was flushed is merged, store-gateways stand still in turn, so that
+//! readers ask some that have seen different blocks. What the product itself checks
 //! (`invariant!`) counts as well, as does a task that dies.
 //!
 //! # Running it
@@ -32,9 +34,6 @@
 //! [`journal`]'s digest tells whether two runs were the same, and a test runs some seeds twice.
 //!
 //! # Known holes
-//! Compaction seldom overlaps with store-gateways that have seen different blocks: [`Mutant::HiddenAtOnce`] is not found. The state `New`
-//! of a member that joins is not simulated.
-//!
 //! Threads: what goes wrong only where two of them run at once is not found. gRPC and HTTP are not simulated: calls pass
 //! between the traits of `triptych_rpc`.
 

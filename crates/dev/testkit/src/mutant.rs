@@ -14,9 +14,9 @@ pub enum Mutant {
     /// Ingesters forget what they have flushed at once, before every store-gateway has seen it.
     NotRetained,
     /// A store-gateway no longer shows a block as soon as it finds what replaced it, which the owner of that may not have found yet.
-    /// Not in [`Mutant::ALL`], a hole of the simulation: sixty seeds do not find it. `no_view_of_a_compaction_loses_anything` of the
-    /// crates `metrics` and `traces` does.
     HiddenAtOnce,
+    /// Ingesters that come count from the beginning, before everybody has heard of them.
+    NewSkipped,
     /// Store-gateways answer however long they have not looked through the bucket.
     StaleAnswers,
     /// Copies of a log entry are not told as such by the querier: the key that it removes them by differs from source to source.
@@ -29,6 +29,8 @@ impl Mutant {
         Self::DirectorySyncIgnored,
         Self::QuorumOfOne,
         Self::NotRetained,
+        Self::HiddenAtOnce,
+        Self::NewSkipped,
         Self::StaleAnswers,
         Self::CopiesShown,
     ];

@@ -13,6 +13,7 @@ use triptych_querier::Querier;
 use triptych_runtime::{Clock, Invariant, QueryContext, QueryLimits, invariant, random};
 
 use crate::dice::Dice;
+use crate::host::IngesterHost;
 use crate::journal::Journal;
 use crate::ledger::{Key, Read, Seen};
 use crate::mutant::Mutant;
@@ -52,8 +53,19 @@ pub struct Outcome {
 
 /// Series, streams or services of a tenant.
 const STREAMS: u32 = 3;
+/// What comes late is at least so old: of a window that is over, and merged already during the storm.
+const LATE: Duration = Duration::from_secs(3 * 3600);
 /// After this much calm every read must be complete.
 const CALM_MAX: Duration = Duration::from_secs(120);
+/// So long it takes ingesters to come, about.
+const GROWTH: Duration = Duration::from_secs(8);
+/// After the storm time goes on by so many leaps, each longer than what anybody waits for.
+const LEAPS: usize = 3;
+const LEAP: Duration = Duration::from_secs(20 * 3600);
+/// Every compactor has had a round of its own.
+const ROUND: Duration = Duration::from_secs(12);
+/// What was merged in the first rounds has become known to all, and what it replaced is not shown any more.
+const WATCHED: Duration = Duration::from_secs(26);
 
 /// Runs a seed. To be called on a tokio runtime of one thread whose time is paused.
 pub async fn run(seed: u64, options: Options) -> Outcome {
@@ -64,7 +76,7 @@ pub async fn run(seed: u64, options: Options) -> Outcome {
     match World::new(&mut dice, journal.clone(), options.mutant) {
         Ok(world) => {
             let world = Arc::new(world);
-            live(&world, &dice, options).await;
+            live(&world, dice, options).await;
             counts = world.ledger.counts();
         }
         Err(error) => journal.violation(Invariant::I8, &format!("the world does not start: {error}")),
@@ -82,7 +94,7 @@ pub async fn run(seed: u64, options: Options) -> Outcome {
     }
 }
 
-async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
+async fn live(world: &Arc<World>, mut dice: Dice, options: Options) {
     let mut busy = Vec::new();
     for tenant in &world.tenants {
         for signal in Signal::ALL {
@@ -95,10 +107,7 @@ async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
             ))));
         }
     }
-    for i in 0..world.queriers.len() {
-        let dice = dice.fork(&format!("reader {i}"));
-        busy.push(AbortOnDropHandle::new(tokio::spawn(read_on(world.clone(), i, dice))));
-    }
+    busy.extend(readers(world, &mut dice));
     sleep(Duration::from_secs(6)).await;
     storm(world, dice.fork("storm"), options.storm).await;
     world.heal();
@@ -110,6 +119,7 @@ async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
     for (_, querier) in &world.queriers {
         whole(world, querier, "calm").await;
     }
+    grow(world).await;
     for host in &world.ingesters {
         if let Some(ingester) = host.ingester()
             && timeout(CALM_MAX, ingester.flush_all()).await.is_err()
@@ -122,9 +132,12 @@ async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
         whole(world, querier, "flushed").await;
     }
     // Blocks of ranges that are over are merged, and what was merged goes.
-    for _ in 0..5 {
-        world.clock.leap(Duration::from_secs(12 * 3600));
-        sleep(Duration::from_secs(30)).await;
+    for leap in 0..LEAPS {
+        world.clock.leap(LEAP);
+        // The first one has most to be merged.
+        let watching = if leap == 0 { watch(world, &mut dice) } else { Vec::new() };
+        sleep(if leap == 0 { WATCHED } else { ROUND }).await;
+        drop(watching);
         compact(world).await;
         sync(world).await;
         for (_, querier) in &world.queriers {
@@ -141,6 +154,60 @@ async fn live(world: &Arc<World>, dice: &Dice, options: Options) {
     match world.bucket_only().await {
         Ok(querier) => whole(world, &querier, "bucket only").await,
         Err(error) => world.journal.violation(Invariant::I3, &format!("the bucket cannot be read: {error}")),
+    }
+}
+
+/// A reader at every querier, until it is dropped.
+fn readers(world: &Arc<World>, dice: &mut Dice) -> Vec<AbortOnDropHandle<()>> {
+    let reader = |i| {
+        AbortOnDropHandle::new(tokio::spawn(read_on(world.clone(), i, dice.fork(&format!("reader {i}")))))
+    };
+    let readers = (0..world.queriers.len()).map(reader).collect();
+    dice.number();
+    readers
+}
+
+/// Readers, while one store-gateway after the other stands still.
+fn watch(world: &Arc<World>, dice: &mut Dice) -> Vec<AbortOnDropHandle<()>> {
+    let mut all = readers(world, dice);
+    all.push(AbortOnDropHandle::new(tokio::spawn(hesitate(world.clone(), dice.fork("hesitate")))));
+    all
+}
+
+/// One store-gateway after the other stands still, and looks through the bucket later than the others.
+async fn hesitate(world: Arc<World>, mut dice: Dice) {
+    while let Some(host) = dice.pick(&world.store_gateways) {
+        let time = dice.ms(4000..=12_000);
+        host.freeze(time);
+        sleep(time).await;
+    }
+}
+
+/// The ingesters that are still to come do so, and no answer is partial for that.
+async fn grow(world: &World) {
+    if !world.ingesters.iter().any(IngesterHost::is_to_come) {
+        return;
+    }
+    let began = Instant::now();
+    world.grow();
+    let mut all = world.tenants.iter().flat_map(|tenant| Signal::ALL.map(|signal| (tenant, signal))).cycle();
+    while began.elapsed() < GROWTH {
+        for (machine, querier) in &world.queriers {
+            let Some((tenant, signal)) = all.next() else { return };
+            let why = match read(world, querier, "growing", tenant, signal).await {
+                Ok(read) => {
+                    world.ledger.check(&read, |_| true, &world.journal);
+                    read.missed.join("; ")
+                }
+                Err(error) => error.to_string(),
+            };
+            if !why.is_empty() {
+                let text =
+                    format!("{} {tenant} {signal}: not whole because ingesters come: {why}", machine.name);
+                world.journal.violation(Invariant::I1, &text);
+            }
+        }
+        sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -254,7 +321,7 @@ async fn write(world: Arc<World>, tenant: TenantId, signal: Signal, mut dice: Di
                 let stream = dice.below(STREAMS as usize);
                 let number = numbers[stream];
                 numbers[stream] += 1;
-                let late = if dice.chance(0.1) { dice.ms(0..=5 * 3_600_000) } else { dice.ms(0..=1000) };
+                let late = if dice.chance(0.1) { LATE + dice.ms(0..=30 * 60_000) } else { dice.ms(0..=1000) };
                 let mut time_ms = world.clock.now_ms() - late.as_millis() as i64;
                 // A series has one value at a time.
                 while !times.insert((stream, time_ms)) {

@@ -36,7 +36,7 @@ async fn fault(world: Arc<World>, mut dice: Dice) {
         17 => kill_store_gateway(&world, &mut dice).await,
         18 => kill_compactor(&world, &mut dice).await,
         19 => world.restart_stateless(&mut dice),
-        20 => begin_ingesters(&world),
+        20 => world.grow(),
         21 => leave(&world, &mut dice).await,
         _ => flush(&world, &mut dice).await,
     }
@@ -48,13 +48,6 @@ async fn kill_ingester(world: &World, dice: &mut Dice) {
     sleep(dice.ms(0..=8000)).await;
     // Where that fails, the end of the storm starts it.
     let _ = host.start();
-}
-
-/// More ingesters come.
-fn begin_ingesters(world: &World) {
-    for host in &world.ingesters {
-        let _ = host.start();
-    }
 }
 
 /// One ingester leaves for good, where its zone keeps another one.

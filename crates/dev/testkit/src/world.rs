@@ -34,7 +34,7 @@ pub struct Shape {
     /// Zones of ingesters: 1 without replicas, 3 with as many.
     pub zones: usize,
     pub ingesters_per_zone: usize,
-    /// Ingesters of zone a that come during the storm, or at its end.
+    /// Ingesters of every zone that come later, all at once: during the storm, or after it.
     pub ingesters_later: usize,
     pub store_gateways: usize,
     pub compactors: usize,
@@ -45,10 +45,12 @@ pub struct Shape {
 
 impl Shape {
     pub fn draw(dice: &mut Dice) -> Self {
+        let zones = if dice.chance(0.6) { 3 } else { 1 };
+        let ingesters_later = dice.below(2);
         Self {
-            zones: if dice.chance(0.6) { 3 } else { 1 },
-            ingesters_per_zone: 1 + dice.below(2),
-            ingesters_later: dice.below(2),
+            zones,
+            ingesters_per_zone: 1 + dice.below(2 - ingesters_later),
+            ingesters_later,
             store_gateways: 1 + dice.below(3),
             compactors: 1 + dice.below(2),
             queriers: 1 + dice.below(2),
@@ -77,7 +79,7 @@ pub struct World {
 }
 
 /// How long ingesters keep what they have flushed.
-pub const RETAIN: Duration = Duration::from_secs(15);
+pub const RETAIN: Duration = Duration::from_secs(16);
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -99,8 +101,8 @@ fn ingester_config(mutant: Option<Mutant>) -> triptych_ingester::Config {
 }
 
 fn store_gateway_config(mutant: Option<Mutant>) -> triptych_store_gateway::Config {
-    let sync_age_max = seconds(if mutant == Some(Mutant::StaleAnswers) { 1_000_000 } else { 10 });
-    let replaced_shown = seconds(if mutant == Some(Mutant::HiddenAtOnce) { 0 } else { 18 });
+    let sync_age_max = seconds(if mutant == Some(Mutant::StaleAnswers) { 1_000_000 } else { 12 });
+    let replaced_shown = seconds(if mutant == Some(Mutant::HiddenAtOnce) { 0 } else { 16 });
     triptych_store_gateway::Config {
         sync_interval: seconds(4),
         sync_age_max,
@@ -111,7 +113,7 @@ fn store_gateway_config(mutant: Option<Mutant>) -> triptych_store_gateway::Confi
 }
 
 fn compactor_config() -> triptych_compactor::Config {
-    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(25), ..Default::default() }
+    triptych_compactor::Config { interval: seconds(10), delete_delay: seconds(36), ..Default::default() }
 }
 
 fn limits() -> Limits {
@@ -142,24 +144,20 @@ impl World {
             ingesters: shape.zones * shape.ingesters_per_zone,
             limits: TenantLimits::new(&limits(), &BTreeMap::new())?,
             dice: dice.fork("machines"),
-            disk_mutant: Mutant::disk(mutant),
+            mutant,
         };
         let mut machine = |name: &str, zone: &str| {
             let skew_ms = dice.below(4000) as i64 - 2000;
             Machine::new(name, zone, skew_ms * 1_000_000, &place)
         };
         let mut ingesters = Vec::new();
-        for zone in ["a", "b", "c"].iter().take(shape.zones) {
-            for i in 0..shape.ingesters_per_zone {
+        for i in 0..shape.ingesters_per_zone + shape.ingesters_later {
+            for zone in ["a", "b", "c"].iter().take(shape.zones) {
                 let machine = machine(&format!("ingester-{zone}-{i}"), zone);
                 ingesters.push(IngesterHost::new(machine, ingester_config(mutant)));
             }
         }
-        let at_first = ingesters.len();
-        for i in 0..shape.ingesters_later {
-            let machine = machine(&format!("ingester-a-{}", shape.ingesters_per_zone + i), "a");
-            ingesters.push(IngesterHost::new(machine, ingester_config(mutant)));
-        }
+        let at_first = shape.zones * shape.ingesters_per_zone;
         let store_gateways: Vec<_> = (0..shape.store_gateways)
             .map(|i| StoreHost::new(machine(&format!("store-{i}"), ""), store_gateway_config(mutant)))
             .collect();
@@ -198,7 +196,7 @@ impl World {
             queriers.push((machine, querier));
         }
         for host in &ingesters[..at_first] {
-            host.start()?;
+            host.come()?;
         }
         store_gateways.iter().for_each(StoreHost::start);
         compactors.iter().for_each(CompactorHost::start);
@@ -239,6 +237,14 @@ impl World {
         }
         self.store_gateways.iter().for_each(StoreHost::start);
         self.compactors.iter().for_each(CompactorHost::start);
+    }
+
+    /// The ingesters that are still to come do so, all at once.
+    pub fn grow(&self) {
+        for host in self.ingesters.iter().filter(|host| host.is_to_come()) {
+            // Where that fails, the end of the storm starts it.
+            let _ = host.come();
+        }
     }
 
     /// A querier or distributor begins again, and has to hear who is there.

@@ -52,14 +52,15 @@ async fn members_find_each_other() {
         ("ingester-1", "a", "ingester-1:1")
     );
     assert_eq!(members[1].state, MemberState::New);
-    until(async || a.is_heard_of().await && b.is_heard_of().await).await;
-    a.set_state(MemberState::Joining).await;
-    b.set_state(MemberState::Joining).await;
+    for gossip in [&a, &b] {
+        until(async || gossip.advance(false).await == MemberState::Joining).await;
+    }
     until(async || seen.borrow_and_update()[1].state == MemberState::Joining).await;
     assert!(a.roles().contains_key("ingester"));
 
-    until(async || a.is_known().await && b.is_known().await).await;
-    b.set_state(MemberState::Active).await;
+    for gossip in [&a, &b] {
+        until(async || gossip.advance(true).await == MemberState::Active).await;
+    }
     until(async || seen.borrow_and_update()[1].takes_writes()).await;
     b.set_state(MemberState::Gone).await;
     until(async || !seen.borrow_and_update()[1].holds_data()).await;
@@ -70,7 +71,8 @@ async fn a_zone_without_others_knows_whoever_comes() {
     let ports = ports(1);
     let alone = member_of("", "ingester-0", ports[0], ports[0], 1).await;
     assert_eq!(alone.zone(), "ingester-0");
-    assert!(alone.is_heard_of().await && alone.is_known().await);
+    assert_eq!(alone.advance(false).await, MemberState::Joining);
+    assert_eq!(alone.advance(true).await, MemberState::Active);
 }
 
 #[tokio::test]

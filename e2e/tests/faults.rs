@@ -28,6 +28,9 @@ const CALM: Duration = Duration::from_secs(2);
 /// Brings a fault about and takes it away again; returns when it began to do so.
 type Fault = for<'a> fn(&'a mut Cluster) -> LocalBoxFuture<'a, Result<Instant>>;
 
+/// Its name, what the cluster is made of, what readers may be told, what happens.
+type Scenario = (&'static str, fn() -> Plan, Reads, Fault);
+
 /// What readers may be told meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reads {
@@ -449,7 +452,7 @@ async fn short() -> Result<()> {
 #[ignore = "takes a quarter of an hour and more: make faults"]
 async fn all_faults() -> Result<()> {
     println!("{HEAD}");
-    let faults: [(&str, fn() -> Plan, Reads, Fault); 19] = [
+    let faults: [Scenario; 19] = [
         ("kill -9, each role in turn", plan, Reads::Whole, fault!(kill_each_role)),
         (
             "kill -9, one ingester after the other",

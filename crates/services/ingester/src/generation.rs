@@ -67,7 +67,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
         tenant: TenantId,
         bucket: Bucket,
     ) -> BoxFuture<'static, Result<Flushed>>;
-    /// What an earlier flush has written is gone.
+    /// The next flush writes everything: what an earlier one has written is gone, or not where it is wanted.
     fn forget_flushed(&self, _head: &Self::Head) {}
     /// Looks through the bucket, once; it holds few blocks, and none will come.
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<Self::Store>>;

@@ -23,11 +23,15 @@ struct Texts;
 type TextStore = Arc<HashMap<TenantId, Vec<String>>>;
 
 #[derive(Clone, Default)]
-struct TextHead(Arc<Mutex<Vec<String>>>);
+struct TextHead {
+    texts: Arc<Mutex<Vec<String>>>,
+    /// Blocks that an earlier flush has completed.
+    flushed: Arc<Mutex<BTreeSet<u64>>>,
+}
 
 impl TextHead {
     fn texts(&self) -> Vec<String> {
-        self.0.lock().clone()
+        self.texts.lock().clone()
     }
 }
 
@@ -41,29 +45,36 @@ impl Kind for Texts {
     }
     fn append(&self, head: &TextHead, plain: &[u8], _: bool) -> Result<PushReport> {
         let text = std::str::from_utf8(plain).map_err(|_| Error::damaged("no text"))?;
-        head.0.lock().push(text.to_owned());
+        head.texts.lock().push(text.to_owned());
         Ok(PushReport { accepted: 1, ..PushReport::default() })
     }
     fn bytes(&self, head: &TextHead) -> usize {
-        head.0.lock().iter().map(String::len).sum()
+        head.texts.lock().iter().map(String::len).sum()
     }
     fn items(&self, head: &TextHead) -> usize {
-        head.0.lock().len()
+        head.texts.lock().len()
     }
-    /// Two objects; the second makes the first visible.
+    /// A block, and a second one of texts that begin with `late`; of two objects each, the second makes the first visible.
     fn flush(&self, head: TextHead, tenant: TenantId, bucket: Bucket) -> BoxFuture<'static, Result<Flushed>> {
         Box::pin(async move {
-            let body = head.texts().join("\n");
-            let name = crc(&body);
-            let put = |part: &str, body: String| {
-                let (bucket, path) =
-                    (bucket.clone(), path::Path::from(format!("texts/{tenant}/{name}/{part}")));
-                async move { bucket.put(&path, body.into()).await.map_err(triptych_blob::store_error) }
-            };
-            put("data", body).await?;
-            put("meta", "done".to_owned()).await?;
+            let (late, other): (Vec<_>, Vec<_>) =
+                head.texts().into_iter().partition(|text| text.starts_with("late"));
+            for body in [other, late].iter().filter(|texts| !texts.is_empty()).map(|texts| texts.join("\n")) {
+                let name = crc(&body);
+                if head.flushed.lock().contains(&name) {
+                    continue;
+                }
+                for (part, body) in [("data", body), ("meta", "done".to_owned())] {
+                    let path = path::Path::from(format!("texts/{tenant}/{name}/{part}"));
+                    bucket.put(&path, body.into()).await.map_err(triptych_blob::store_error)?;
+                }
+                head.flushed.lock().insert(name);
+            }
             Ok(Flushed { objects: 2, bytes: 0 })
         })
+    }
+    fn forget_flushed(&self, head: &TextHead) {
+        head.flushed.lock().clear();
     }
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<TextStore>> {
         Box::pin(async move { Ok(Arc::new(texts_in(&bucket).await)) })

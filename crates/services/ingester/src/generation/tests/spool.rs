@@ -113,6 +113,27 @@ async fn a_tenant_that_never_goes_holds_up_nobody() {
     assert_eq!(world.in_bucket(&tenant(1)).await.len(), 3);
 }
 
+/// A flush brought a part to the bucket and then failed; the generation goes to the spool. Store-gateways may not have seen that part, so it
+/// has to be in the spool too.
+#[tokio::test]
+async fn what_a_failed_flush_has_written_is_readable_from_the_spool() {
+    let world = World::new();
+    let process = world.opened().await;
+    let texts = BTreeSet::from(["early".to_owned(), "late one".to_owned()]);
+    for text in &texts {
+        push(&process, &tenant(0), text).await.unwrap();
+    }
+    process.rotate().unwrap();
+    let late = crc("late one");
+    world.bucket.fail(Fault { path: format!("texts/tenant-0/{late}"), ..Fault::default() });
+    process.bring_away_upto(u64::MAX).await;
+    assert_eq!(world.in_bucket(&tenant(0)).await, BTreeSet::from(["early".to_owned()]));
+    assert_eq!(process.spool.waiting(), 1);
+    world.clock.advance(HOUR);
+    process.tick().await;
+    assert_eq!(visible(&process, &tenant(0)), texts);
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_the_bucket_is_back() {
     let mut world = World::new();

@@ -40,7 +40,7 @@ impl Half {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_under_way_ends() -> Result<()> {
-    let mut process = Process::start(Options::default().set("server.shutdown_delay", "2s")).await?;
+    let mut process = Process::start(Options::default().set("server.shutdown_delay", "8s")).await?;
     let client = process.client();
     let address = process.http().trim_start_matches("http://").to_owned();
     let origin_ms = now_ms() - 600_000;
@@ -74,7 +74,7 @@ async fn what_is_under_way_ends() -> Result<()> {
         ensure!(told_at.elapsed() < PATIENCE, "the port is still open");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    ensure!(told_at.elapsed() >= Duration::from_secs(2), "closed after {:?}", told_at.elapsed());
+    ensure!(told_at.elapsed() >= Duration::from_secs(8), "closed after {:?}", told_at.elapsed());
     let answer = under_way.end().await?;
     ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     ensure!(answer.contains(r#""status":"success""#) && !answer.contains("warnings"), "{answer}");

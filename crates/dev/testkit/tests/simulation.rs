@@ -1,14 +1,18 @@
-//! Seeds that must pass. `SEED=7` replays one of any number and prints what happens.
+//! Seeds that must pass. `SEED=7` replays one of any number and prints what happens; `STORM=10`: with a storm of ten seconds.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use triptych_testkit::{Mutant, Options, Outcome, run};
 
 /// Of every run of the tests: the list is fixed, so that a change either passes or does not.
 const SEEDS: u64 = 100;
+/// Besides, with a storm of a quarter of the length: most of what the first seconds can do, for half the time.
+const SHORT_SEEDS: u64 = 200;
+const SHORT: Duration = Duration::from_secs(10);
 /// A mutant must be found among so many.
 const MUTANT_SEEDS: u64 = 60;
 
@@ -53,15 +57,25 @@ fn nothing_acknowledged_is_lost_and_no_answer_lies() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         }
-        let outcome = simulate(seed, Options { is_printed: true, ..Options::default() });
+        let storm = std::env::var("STORM").map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
+        let options = Options::default();
+        let outcome =
+            simulate(seed, Options { is_printed: true, storm: storm.unwrap_or(options.storm), ..options });
         println!("digest {:016x}", outcome.digest);
         assert!(outcome.violations.is_empty(), "seed {seed}: {outcome:#?}");
         return;
     }
-    let failed = simulate_all(SEEDS, Options::default(), false);
-    let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
-    let first = failed.first();
-    assert!(failed.is_empty(), "seeds that fail: {seeds:?}; SEED={} shows the first: {first:#?}", seeds[0]);
+    let storms = [(SEEDS, Options::default()), (SHORT_SEEDS, Options { storm: SHORT, ..Options::default() })];
+    for (seeds, options) in storms {
+        let failed = simulate_all(seeds, options, false);
+        let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+        let (first, storm) = (failed.first(), options.storm.as_secs());
+        assert!(
+            failed.is_empty(),
+            "seeds that fail: {seeds:?}; STORM={storm} SEED={} shows the first: {first:#?}",
+            seeds[0]
+        );
+    }
 }
 
 #[test]

@@ -292,3 +292,6 @@ async fn serve_grpc(
         triptych_rpc::channel::server().layer(triptych_telemetry::trace::layer(role)).add_routes(routes);
     Ok(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), closed).await?)
 }
+
+#[cfg(test)]
+mod tests;

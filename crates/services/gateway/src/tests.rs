@@ -12,7 +12,7 @@ use triptych_model::logs::*;
 use triptych_model::metrics::*;
 use triptych_model::traces::*;
 use triptych_model::{Error, Labels, Result, Version};
-use triptych_ring::{Member, Peer, peers};
+use triptych_ring::{Member, MemberState, Peer, peers};
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{MemoryBudget, QueryContext};
 
@@ -272,16 +272,28 @@ fn gateway(multitenancy: bool) -> Gateway {
 }
 
 pub(crate) fn gateway_over(fake: Fake, multitenancy: bool) -> Gateway {
+    gateway_among(peers::fixed([querier(fake, MemberState::Active)]), None, multitenancy)
+}
+
+fn querier(fake: Fake, state: MemberState) -> Peer<Backend> {
     let fake = Arc::new(fake);
-    let backend = Backend { metrics: fake.clone(), logs: fake.clone(), traces: fake.clone(), query: fake };
-    let member = Arc::new(Member::new("querier", "", ""));
+    let service = Backend { metrics: fake.clone(), logs: fake.clone(), traces: fake.clone(), query: fake };
+    Peer { member: Arc::new(Member { state, ..Member::new("querier", "", "") }), service }
+}
+
+/// `distributors`: where pushes go, where this process has none of its own.
+fn gateway_among(
+    queriers: Peers<Backend>,
+    distributors: Option<Peers<push::Distributor>>,
+    multitenancy: bool,
+) -> Gateway {
     Config { shards: 1, ..Config::default() }.build(Deps {
-        queriers: peers::fixed([Peer { member, service: backend }]),
+        queriers,
         engines: Engines::default(),
         limits: TenantLimits::default(),
         memory: MemoryBudget::new("results", 1 << 20),
         multitenancy,
-        pushes: None,
+        pushes: distributors.map(|all| (all, MemoryBudget::new("pushes", 1 << 20))),
         targets: Some(Arc::new(|| {
             let target = |pool: &str| {
                 json!({
@@ -314,6 +326,44 @@ async fn get_json(path: &str) -> Json {
     let (status, body) = get(path).await;
     assert_eq!(status, StatusCode::OK, "{path}: {body}");
     serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"))
+}
+
+/// Before a querier serves the gateway is not ready, and says so to who asks all the same; reads decide, pushes have an answer of their own.
+#[tokio::test]
+async fn ready_when_a_querier_serves() {
+    let queriers = tokio::sync::watch::Sender::new(Arc::from([]));
+    let distributors = peers::fixed(std::iter::empty::<Peer<push::Distributor>>());
+    let gateway = gateway_among(queriers.subscribe(), Some(distributors), false);
+    let routes = gateway.routes();
+    let ask = async |request: http::request::Builder| {
+        let response = routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, retry_after.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned())
+    };
+    let reads = ["/api/v1/query?query=up", "/loki/api/v1/labels", "/api/search?q=%7B%7D"];
+    for (state, sentence) in [
+        (None, "no querier is known"),
+        (Some(MemberState::Joining), "none of the 1 known queriers serves now"),
+        (Some(MemberState::Leaving), "none of the 1 known queriers serves now"),
+    ] {
+        queriers.send_replace(state.map(|state| querier(Fake::default(), state)).into_iter().collect());
+        assert!(!gateway.is_ready(), "{state:?}");
+        for path in reads {
+            let (status, retry_after, body) = ask(Request::get(path)).await;
+            assert_eq!((status, &*retry_after), (503, "10"), "{path}: {body}");
+            assert!(body.contains(sentence), "{path}: {body}");
+        }
+    }
+    queriers.send_replace([querier(Fake::default(), MemberState::Active)].into());
+    assert!(gateway.is_ready());
+    for path in reads {
+        let (status, _, body) = ask(Request::get(path)).await;
+        assert_eq!(status, 200, "{path}: {body}");
+    }
+    let refused = ask(Request::post("/api/v1/push")).await;
+    assert_eq!(refused, (503, "1".to_owned(), "no distributor takes writes now".to_owned()));
 }
 
 #[tokio::test]

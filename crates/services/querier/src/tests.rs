@@ -642,9 +642,9 @@ async fn a_query_that_is_over_stops_its_sources() {
     settled(&dropped).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ready_when_an_answer_can_be_whole() {
-    let is_ready = |ingesters: &[bool], gateways: &[bool]| {
+    let querier = |ingesters: &[bool], gateways: &[bool]| {
         let of = |name, alive: &[bool]| {
             let all = peers(name, alive.iter().map(|_| Fake::default()).collect()).borrow().clone();
             let all = all.iter().zip(alive).map(|(peer, is_alive)| {
@@ -660,13 +660,27 @@ async fn ready_when_an_answer_can_be_whole() {
             has_bucket: false,
             replication: Replication::new(3),
         };
-        querier_of(sources, TenantLimits::default()).is_ready()
+        querier_of(sources, TenantLimits::default())
     };
+    let is_ready = |ingesters: &[bool], gateways: &[bool]| querier(ingesters, gateways).is_ready();
     assert!(is_ready(&[true, true, true], &[true, false]));
     assert!(is_ready(&[true, false, true], &[]));
     assert!(!is_ready(&[true, false, false], &[true]));
     assert!(!is_ready(&[true], &[true]), "two zones are not known");
     assert!(!is_ready(&[true, true, true], &[false]), "nobody looks into the bucket");
+    // It waits for better times, but not for ever: then it answers partially, as those that were there before.
+    let degraded =
+        [querier(&[true, false, false], &[true]), querier(&[true], &[]), querier(&[false, false], &[true])];
+    let alone = [querier(&[], &[]), querier(&[false], &[false])];
+    tokio::time::advance(Config::default().whole_wait_max - Duration::from_millis(1)).await;
+    assert!(degraded.iter().all(|querier| !querier.is_ready()));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(degraded.iter().all(Querier::is_ready));
+    assert!(alone.iter().all(|querier| !querier.is_ready()), "there is nobody to ask");
+    let asked = context();
+    degraded[0].metrics().label_names(&asked, &LabelsSelect::default()).await.unwrap();
+    let missed = asked.report().missed;
+    assert!(missed.len() == 2 && missed.iter().all(|m| m.ends_with("does not answer")), "{missed:?}");
 }
 
 #[tokio::test]

@@ -43,9 +43,14 @@ fn endpoint(uri: Uri) -> Endpoint {
 
 /// A channel to `host:port` or `http://host:port`. Connects when first used, and again after a failure.
 pub fn connect(address: &str) -> Result<Channel> {
+    connect_while_heard_of(address, SILENCE)
+}
+
+/// As [`connect`]; a peer is asked after so much silence, and given up after as much again.
+pub(crate) fn connect_while_heard_of(address: &str, silence: Duration) -> Result<Channel> {
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri = uri.parse().map_err(|e| Error::invalid(format!("address {address:?}: {e}")))?;
-    Ok(endpoint(uri).http2_keep_alive_interval(SILENCE).keep_alive_timeout(SILENCE).connect_lazy())
+    Ok(endpoint(uri).http2_keep_alive_interval(silence).keep_alive_timeout(silence).connect_lazy())
 }
 
 /// Serves the `routes` of `role` on `pool` through a pipe inside the process and returns the channel to it. Ends with `shutdown`.

@@ -1,6 +1,7 @@
 //! What is asked through a local channel arrives as it was asked, and so do answers, errors and reports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -218,4 +219,66 @@ async fn a_connection_that_breaks_may_be_tried_again() {
     let refused = IngestClient::new(channel::connect("127.0.0.1:1").unwrap());
     let refused = refused.push(&write, Signal::Logs, Bytes::from_static(b"batch")).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Unavailable, "{refused}");
+}
+
+/// Passes connections on to `to`, until it is told to stand still: then those that are there say nothing more, and close nothing.
+async fn passing_on(to: std::net::SocketAddr, stands_still: tokio::sync::watch::Receiver<bool>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut stands_still = stands_still.clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                let still = async { drop(stands_still.wait_for(|stands_still| *stands_still).await) };
+                tokio::select! {
+                    () = still => std::future::pending::<()>().await,
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A machine that stands still, or is cut off, closes no connection: who waits for it is told after twice the silence.
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_given_up() {
+    const SILENCE: Duration = Duration::from_millis(100);
+    let (stand_still, stands_still) = tokio::sync::watch::channel(false);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let incoming = futures::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(connection, _)| connection);
+        Some((accepted, listener))
+    });
+    let routes = Routes::new(IngestServer::service(Arc::new(Fake)));
+    tokio::spawn(channel::server().add_routes(routes).serve_with_incoming(Box::pin(incoming)));
+    let address = passing_on(server, stands_still).await;
+    let ingest = IngestClient::new(channel::connect_while_heard_of(&address, SILENCE).unwrap());
+    let write = WriteContext { tenant: TenantId::new("team").unwrap() };
+    let push = async || ingest.push(&write, Signal::Logs, Bytes::from_static(b"batch")).await;
+    push().await.unwrap();
+    // Silent for long, and there all the same.
+    tokio::time::sleep(3 * SILENCE).await;
+    push().await.unwrap();
+    stand_still.send_replace(true);
+    let asked_at = tokio::time::Instant::now();
+    let given_up =
+        tokio::time::timeout(Duration::from_secs(30), push()).await.expect("waits for ever").unwrap_err();
+    assert_eq!(given_up.kind, Kind::Unavailable, "{given_up}");
+    assert!(asked_at.elapsed() >= SILENCE, "{:?}", asked_at.elapsed());
+    // It is back, and reached by another connection.
+    stand_still.send_replace(false);
+    push().await.unwrap();
+
+    // One that took the connection, and never said anything at all.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap().to_string();
+    let ingest = IngestClient::new(channel::connect_while_heard_of(&address, SILENCE).unwrap());
+    let push = ingest.push(&write, Signal::Logs, Bytes::from_static(b"batch"));
+    let given_up =
+        tokio::time::timeout(Duration::from_secs(30), push).await.expect("waits for ever").unwrap_err();
+    assert_eq!(given_up.kind, Kind::Unavailable, "{given_up}");
 }

@@ -29,7 +29,7 @@ async fn who_takes_nothing_of_an_answer_loses_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (routes, closing) = (Router::new().route("/", get(endless)), Shutdown::new());
-    let serving = tokio::spawn(serve_http(listener, routes, closing.clone(), Duration::from_secs(1)));
+    let serving = tokio::spawn(serve_http(listener, routes, closing.clone(), Duration::from_secs(2)));
     let ask = async || {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
@@ -38,7 +38,7 @@ async fn who_takes_nothing_of_an_answer_loses_the_connection() {
     // One that reads, slowly, for longer than that; one that does not read.
     let (mut reader, stalled) = (ask().await, ask().await);
     let mut bytes = vec![0; 1 << 20];
-    for _ in 0..15 {
+    for _ in 0..25 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(reader.read(&mut bytes).await.unwrap() > 0);
     }

@@ -47,7 +47,7 @@ limits: ## hostile loads against a process with little memory; see docs/operatio
 	cargo build --release --locked --bin triptych
 	cargo test --release --locked -p triptych-e2e --test limits -- --ignored --nocapture
 
-faults: ## a cluster under faults, one after the other; see docs/operations.md; FAULT=zone: those whose name has it
+faults: ## a cluster under faults, one after the other; see docs/operations.md; FAULT=zone: those whose name has it; BUCKET_AWAY_SECONDS=3600
 	cargo test --locked -p triptych-e2e --test faults -- --ignored --nocapture
 
 docs: ## references that are made from the code

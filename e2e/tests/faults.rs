@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::time::{Instant, sleep};
-use triptych_e2e::client::{Line, Pairs, Partial, Stream, loki_json_body, pairs};
+use triptych_e2e::client::{Line, Pairs, Stream, loki_json_body, pairs};
 use triptych_e2e::cluster::{Plan, TWINS, ZONES};
-use triptych_e2e::load::Load;
+use triptych_e2e::load::{Load, Wrong};
 use triptych_e2e::network::Rules;
 use triptych_e2e::s3::Mood;
 use triptych_e2e::{Client, Cluster, Process, now_ms};
@@ -25,7 +25,7 @@ const MEMORY_LIMIT: u64 = 512 * MIB;
 /// Load before a fault, and after it.
 const CALM: Duration = Duration::from_secs(2);
 
-/// How long answers may be partial after a fault of [`Reads::Honest`].
+/// How long answers may be partial, or missing, after a fault of [`Reads::Honest`].
 const HEALS_MAX: Duration = Duration::from_secs(180);
 
 /// Brings a fault about and takes it away again; returns when it began to do so.
@@ -98,7 +98,7 @@ impl Storm {
             match self.load.check(&gateway, "after the fault").await {
                 // Store-gateways that find a thousand new blocks at once have to look at each first.
                 Err(error)
-                    if reads == Reads::Honest && error.is::<Partial>() && heals.elapsed() < HEALS_MAX =>
+                    if reads == Reads::Honest && !error.is::<Wrong>() && heals.elapsed() < HEALS_MAX =>
                 {
                     sleep(CALM).await;
                     healed_in = heals.elapsed();

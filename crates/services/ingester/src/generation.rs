@@ -258,6 +258,8 @@ pub(crate) struct Generations<K: Kind> {
     state: RwLock<State<K>>,
     next_id: AtomicU64,
     replayed: AtomicBool,
+    /// There was no log when it began: it holds nothing from before.
+    is_new: bool,
     /// Segments up to here may be deleted and are not yet.
     deletable: parking_lot::Mutex<Option<Cut>>,
     /// One flush at a time.
@@ -342,6 +344,7 @@ impl<K: Kind> Generations<K> {
             state: RwLock::new(state),
             next_id: AtomicU64::new(2),
             replayed: AtomicBool::new(false),
+            is_new: wal.1.last_segment().is_none(),
             deletable: parking_lot::Mutex::new(None),
             flushing: tokio::sync::Mutex::new(()),
             uploading: tokio::sync::Mutex::new(()),
@@ -419,7 +422,8 @@ impl<K: Kind> Generations<K> {
     /// An ingester stands for its zone together with the others of the zone: when whoever asks does not know one of these (a
     /// new one, in a view of the ring that lags or is cut off), the answer would seem whole and not be.
     fn state_for(&self, ctx: &QueryContext) -> Result<RwLockReadGuard<'_, State<K>>> {
-        if !self.is_replayed() {
+        // Who asks one that has just come must not miss anything for that.
+        if !self.is_replayed() && !self.is_new {
             return Err(Error::unavailable(format!("recent {} are still being replayed", K::SIGNAL)));
         }
         let asked = ctx.share().map(|share| share.members());

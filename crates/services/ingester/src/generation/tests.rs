@@ -456,6 +456,20 @@ async fn a_flush_is_tried_again_and_done_tenants_are_not() {
     }
 }
 
+/// One that has just come holds nothing, and says so from the first moment; one that was there before has to replay first.
+#[tokio::test]
+async fn who_is_new_answers_at_once() {
+    let world = World::new();
+    let ctx = QueryContext::unlimited(tenant(0));
+    let process = world.open();
+    assert_eq!(process.heads(&ctx).unwrap().len(), 0);
+    process.replay(|| false).await.unwrap();
+    push(&process, &tenant(0), "first").await.unwrap();
+    drop(process);
+    let refused = world.open().heads(&ctx).err().unwrap();
+    assert!(refused.to_string().contains("being replayed"), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replay_needs_no_more_memory_than_allowed() {
     let mut world = World::new();

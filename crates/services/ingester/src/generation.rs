@@ -60,15 +60,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn items(&self, head: &Self::Head) -> usize;
     /// Takes over limits that may have been changed.
     fn refresh(&self, _head: &Self::Head, _tenant: &TenantId) {}
-    /// Writes the head to the bucket; the object that makes a block visible comes last. May be repeated.
+    /// Writes the head to the bucket; the object that makes a block visible comes last. May be repeated, and dropped at any time; what is
+    /// whole in this very bucket need not be written again, what is in another one counts for nothing.
     fn flush(
         &self,
         head: Self::Head,
         tenant: TenantId,
         bucket: Bucket,
     ) -> BoxFuture<'static, Result<Flushed>>;
-    /// The next flush writes everything: what an earlier one has written is gone, or not where it is wanted.
-    fn forget_flushed(&self, _head: &Self::Head) {}
     /// Looks through the bucket, once; it holds few blocks, and none will come.
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<Self::Store>>;
     /// Whether the object makes others visible.

@@ -82,10 +82,6 @@ impl Kind for Metrics {
         })
     }
 
-    fn forget_flushed(&self, head: &Head) {
-        head.forget_flushed();
-    }
-
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<BucketStore>> {
         let half = STORE_CACHE_BYTES / 2;
         let config = BucketStoreConfig {

@@ -64,18 +64,31 @@ pub(crate) struct Spool<K: Kind> {
     units: Mutex<VecDeque<Arc<Unit<K::Store>>>>,
     /// Not shown any more, to be deleted after the time they were hidden at.
     hidden: Mutex<Vec<(i64, u64)>>,
+    /// Drafts that came to nothing, to be deleted.
+    abandoned: Arc<Mutex<Vec<u64>>>,
     next: AtomicU64,
 }
 
-/// A unit that is being written.
+/// A unit that is being written. Dropped before it is [complete](Spool::complete), it comes to nothing: a question for a flush that goes
+/// away ends in the middle of it.
 pub(crate) struct Draft {
     number: u64,
     pub bucket: Bucket,
+    abandoned: Option<Arc<Mutex<Vec<u64>>>>,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.abandoned {
+            abandoned.lock().push(self.number);
+        }
+    }
 }
 
 impl<K: Kind> Spool<K> {
     pub(crate) fn new(disk: Bucket) -> Self {
-        Self { disk, units: Mutex::default(), hidden: Mutex::default(), next: AtomicU64::new(1) }
+        let (units, hidden, abandoned) = Default::default();
+        Self { disk, units, hidden, abandoned, next: AtomicU64::new(1) }
     }
 
     fn root() -> Path {
@@ -127,23 +140,17 @@ impl<K: Kind> Spool<K> {
     /// A place for a flush. It counts when it is [`Spool::complete`].
     pub(crate) fn draft(&self) -> Draft {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Draft { number, bucket: self.unit_bucket(number) }
+        Draft { number, bucket: self.unit_bucket(number), abandoned: Some(self.abandoned.clone()) }
     }
 
     /// Shows the unit; it survives the process from now on.
-    pub(crate) async fn complete(&self, kind: &K, draft: Draft) -> Result<()> {
+    pub(crate) async fn complete(&self, kind: &K, mut draft: Draft) -> Result<()> {
         let unit = self.unit(kind, draft.number).await?;
         let done = Self::done_path(draft.number);
         self.disk.put(&done, "done".into()).await.map_err(store_error)?;
         self.units.lock().push_back(Arc::new(unit));
+        draft.abandoned = None;
         Ok(())
-    }
-
-    /// Removes what a flush that failed has left.
-    pub(crate) async fn discard(&self, draft: Draft) {
-        if let Err(error) = self.delete(draft.number).await {
-            tracing::warn!(signal = %K::SIGNAL, %error, "what a failed flush left in the spool stays until the next start");
-        }
     }
 
     /// `.done` first, then what makes objects visible, then the rest.
@@ -221,8 +228,13 @@ impl<K: Kind> Spool<K> {
     }
 
     /// Hides units that have been in the bucket for `after_ns`, and deletes those that were hidden that long ago: by then the questions
-    /// that began with them have been answered.
+    /// that began with them have been answered. Deletes drafts that came to nothing.
     pub(crate) async fn forget(&self, now_ns: i64, after_ns: i64) -> Result<()> {
+        loop {
+            let Some(number) = self.abandoned.lock().last().copied() else { break };
+            self.delete(number).await?;
+            self.abandoned.lock().retain(|abandoned| *abandoned != number);
+        }
         let is_over = |since_ns: i64| since_ns != 0 && now_ns.saturating_sub(since_ns) >= after_ns;
         self.units.lock().retain(|unit| {
             let is_over = is_over(unit.state.lock().uploaded_ns);

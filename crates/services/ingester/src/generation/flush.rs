@@ -58,21 +58,15 @@ impl<K: Kind> Generations<K> {
         let _one_at_a_time = self.flushing.lock().await;
         let start = Instant::now();
         let draft = self.spool.draft();
-        // What a failed attempt brought to the bucket goes to the spool again: no store-gateway may have seen it there yet.
-        let todo = generation.heads().into_iter().filter(|head| !head.flushed.load(Ordering::Acquire));
-        todo.for_each(|head| self.kind.forget_flushed(&head.head));
+        // All of each head: what a failed attempt brought to the bucket may have been seen by no store-gateway yet.
         let done = self.write(generation, &draft.bucket, false).await;
         let written = self.add_up(done.iter().map(|(_, result)| result), start);
         let heads: Vec<_> = done.into_iter().map(|(head, _)| head).collect();
         let shown = match written {
             Ok(_) => self.spool.complete(&self.kind, draft).await,
-            Err(error) => {
-                self.spool.discard(draft).await;
-                Err(error)
-            }
+            Err(error) => Err(error),
         };
         if let Err(error) = shown {
-            heads.iter().for_each(|head| self.kind.forget_flushed(&head.head));
             *self.spool_retry_at.lock() = Instant::now() + SPOOL_RETRY;
             return Err(error.context("spool"));
         }

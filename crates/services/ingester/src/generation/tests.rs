@@ -25,8 +25,8 @@ type TextStore = Arc<HashMap<TenantId, Vec<String>>>;
 #[derive(Clone, Default)]
 struct TextHead {
     texts: Arc<Mutex<Vec<String>>>,
-    /// Blocks that an earlier flush has completed.
-    flushed: Arc<Mutex<BTreeSet<u64>>>,
+    /// Blocks that an earlier flush has completed, and where.
+    flushed: Arc<Mutex<Vec<(Bucket, u64)>>>,
 }
 
 impl TextHead {
@@ -61,20 +61,22 @@ impl Kind for Texts {
                 head.texts().into_iter().partition(|text| text.starts_with("late"));
             for body in [other, late].iter().filter(|texts| !texts.is_empty()).map(|texts| texts.join("\n")) {
                 let name = crc(&body);
-                if head.flushed.lock().contains(&name) {
+                if head
+                    .flushed
+                    .lock()
+                    .iter()
+                    .any(|(there, done)| Arc::ptr_eq(there, &bucket) && *done == name)
+                {
                     continue;
                 }
                 for (part, body) in [("data", body), ("meta", "done".to_owned())] {
                     let path = path::Path::from(format!("texts/{tenant}/{name}/{part}"));
                     bucket.put(&path, body.into()).await.map_err(triptych_blob::store_error)?;
                 }
-                head.flushed.lock().insert(name);
+                head.flushed.lock().push((bucket.clone(), name));
             }
             Ok(Flushed { objects: 2, bytes: 0 })
         })
-    }
-    fn forget_flushed(&self, head: &TextHead) {
-        head.flushed.lock().clear();
     }
     fn open_store(&self, bucket: Bucket) -> BoxFuture<'static, Result<TextStore>> {
         Box::pin(async move { Ok(Arc::new(texts_in(&bucket).await)) })

@@ -241,6 +241,14 @@ async fn a_flushed_head_reads_the_same() {
     assert_eq!(report.blocks.len(), 2, "2 h 55 min touch two ranges from there");
     let again = head.flush(&bucket, &tenant(), &flush_options()).await.unwrap();
     assert_eq!(again.blocks, report.blocks, "a repeated flush writes nothing new");
+    let other = memory();
+    let elsewhere = head.flush(&other, &tenant(), &flush_options()).await.unwrap();
+    assert_eq!((elsewhere.blocks.len(), elsewhere.samples), (2, report.samples));
+    for meta in &elsewhere.blocks {
+        Block::open(&other, &tenant(), meta.ulid, &caches())
+            .await
+            .expect("what one bucket has, another has not");
+    }
 
     let caches = caches();
     let mut blocks = Vec::new();

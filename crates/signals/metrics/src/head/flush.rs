@@ -20,8 +20,18 @@ const YIELD_SERIES: usize = 256;
 /// Blocks that one flush writes at the most. A client may send samples from all over time: ranges double until this holds.
 const BLOCKS_MAX: usize = 48;
 
-/// Blocks that were written, with how many samples the head had then: by start of their range.
-pub(super) type Flushed = Mutex<BTreeMap<i64, (u64, BlockMeta)>>;
+/// Blocks that were written, by start of their range.
+pub(super) type Flushed = Mutex<BTreeMap<i64, Written>>;
+
+/// A block that is whole, and of what.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// Where it is. In any other bucket it is not.
+    bucket: Bucket,
+    /// How many samples the head had.
+    samples: u64,
+    meta: BlockMeta,
+}
 
 /// How to write blocks.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +57,8 @@ pub struct FlushReport {
 
 impl Head {
     /// Writes everything as blocks below `metrics/<tenant>/`, one for each block range that has samples, each complete only
-    /// with its `meta.json`. Nothing may be appended meanwhile. May be repeated after an error: blocks that were completed are
-    /// not written again. The head stays readable.
+    /// with its `meta.json`. Nothing may be appended meanwhile. May be repeated after an error: blocks that were completed in this bucket
+    /// (this very handle or a clone of it) are not written again. The head stays readable.
     pub async fn flush(
         &self,
         bucket: &Bucket,
@@ -74,13 +84,14 @@ impl Head {
                 .flushed
                 .lock()
                 .get(&range)
-                .filter(|(n, _)| *n == samples)
-                .map(|(_, meta)| meta.clone());
+                .filter(|written| written.samples == samples && Arc::ptr_eq(&written.bucket, bucket))
+                .map(|written| written.meta.clone());
             let meta = match done {
                 Some(meta) => meta,
                 None => match self.flush_range(bucket, tenant, options, &series, (range, range_ms)).await? {
                     Some(meta) => {
-                        self.0.flushed.lock().insert(range, (samples, meta.clone()));
+                        let written = Written { bucket: bucket.clone(), samples, meta: meta.clone() };
+                        self.0.flushed.lock().insert(range, written);
                         meta
                     }
                     None => continue,
@@ -92,11 +103,6 @@ impl Head {
             report.blocks.push(meta);
         }
         Ok(report)
-    }
-
-    /// Forgets what earlier attempts have written: it is gone, the next flush writes all of it again.
-    pub fn forget_flushed(&self) {
-        self.0.flushed.lock().clear();
     }
 
     async fn flush_range(

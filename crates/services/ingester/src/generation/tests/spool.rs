@@ -134,6 +134,44 @@ async fn what_a_failed_flush_has_written_is_readable_from_the_spool() {
     assert_eq!(visible(&process, &tenant(0)), texts);
 }
 
+/// Whoever asked for a flush goes away, at every step of what goes to the spool: nothing that only a draft holds counts as flushed.
+#[tokio::test]
+async fn a_spool_that_is_dropped_loses_nothing() {
+    let texts = BTreeSet::from(["early".to_owned(), "late one".to_owned()]);
+    for steps in 0.. {
+        let world = World::new();
+        let process = world.opened().await;
+        for text in &texts {
+            push(&process, &tenant(0), text).await.unwrap();
+        }
+        process.rotate().unwrap();
+        world.spool.hesitate(5);
+        let generation = process.state.read().frozen.front().unwrap().generation.clone();
+        let mut spooling = Box::pin(process.spool(&generation));
+        let mut is_done = false;
+        for _ in 0..steps {
+            is_done |= futures::poll!(&mut spooling).is_ready();
+            tokio::task::yield_now().await;
+            if is_done {
+                break;
+            }
+        }
+        drop(spooling);
+        process.flush_upto(u64::MAX).await;
+        assert_eq!(world.in_bucket(&tenant(0)).await, texts, "dropped after {steps} steps");
+        assert_eq!(visible(&process, &tenant(0)), texts);
+        for _ in 0..2 {
+            world.clock.advance(HOUR);
+            process.tick().await;
+        }
+        assert_eq!(world.spooled().await, 0, "dropped after {steps} steps");
+        if is_done {
+            assert!(steps > 3);
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_the_bucket_is_back() {
     let mut world = World::new();

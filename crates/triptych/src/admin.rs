@@ -14,6 +14,8 @@ use triptych_ring::{Gossip, Member, MemberState};
 use triptych_runtime::{ProcessBudget, Shutdown};
 use triptych_store_gateway::StoreGateway;
 
+use crate::membership;
+
 type Checks = Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)>;
 
 /// What the endpoints look at.
@@ -139,7 +141,7 @@ async fn leave(State(admin): State<Arc<Admin>>) -> Response {
     }
     ingester.leave().await;
     if let Some(gossip) = &admin.gossip {
-        gossip.set_state(MemberState::Gone).await;
+        membership::leave(gossip).await;
     }
     "left: everything is in the bucket, the process may be stopped\n".into_response()
 }

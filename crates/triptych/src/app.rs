@@ -138,8 +138,8 @@ async fn serve(mut config: Config, roles: &[Role], runtimes: &Runtimes) -> Resul
     if let Some(gossip) = &gossip
         && !comes_back
     {
-        gossip.set_state(MemberState::Gone).await;
-        tokio::time::sleep(gossip.settle_time()).await;
+        // Mostly it is gone already: whoever asked it to leave was told so.
+        let _ = tokio::time::timeout(drain_timeout, membership::leave(gossip)).await;
     }
     closing.trigger();
     let closed = async { while servers.join_next().await.is_some() {} };

@@ -59,6 +59,15 @@ pub async fn live(gossip: Gossip, is_ready: impl Fn() -> bool) {
     std::future::pending().await
 }
 
+/// Nothing is left here: waits until nobody of the zone stands up for this process, and until everybody has heard that it is gone.
+pub async fn leave(gossip: &Gossip) {
+    gossip.set_state(MemberState::Left).await;
+    while gossip.advance(true).await != MemberState::Gone {
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(gossip.settle_time()).await;
+}
+
 /// The members of a role with a client each. A member that comes back at the same address keeps its channel.
 pub fn peers<T: Clone + Send + Sync + 'static>(
     gossip: &Gossip,

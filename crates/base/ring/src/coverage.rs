@@ -21,7 +21,7 @@ impl Coverage {
     /// A read of all `members`, of which none has failed yet. Those that are known to be dead have to be [lost](Self::lose) like
     /// those that turn out to be.
     pub fn new<'a>(replication: Replication, members: impl IntoIterator<Item = &'a Member>) -> Self {
-        let mut zones: Vec<&str> = members.into_iter().filter(|m| m.holds_data()).map(|m| &*m.zone).collect();
+        let mut zones: Vec<&str> = members.into_iter().filter(|m| m.is_there()).map(|m| &*m.zone).collect();
         zones.sort_unstable();
         zones.dedup();
         Self {

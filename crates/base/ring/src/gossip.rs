@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use triptych_model::{Error, Result};
 
-use crate::joining::{self, Seen};
+use crate::passage::{self, Seen};
 use crate::{Member, MemberState};
 
 const ROLE: &str = "role";
@@ -124,7 +124,7 @@ impl GossipConfig {
             "" => listen,
             text => address("advertise", text)?,
         };
-        let node = joining::node(myself.role, &myself.id);
+        let node = passage::node(myself.role, &myself.id);
         let failure_detector_config = FailureDetectorConfig {
             initial_interval: self.interval,
             max_interval: self.interval * 5,
@@ -183,10 +183,13 @@ impl Gossip {
         }
     }
 
-    /// Tells the others a new state of this process.
+    /// Tells the others a new state of this process. It never goes back to an earlier one.
     pub async fn set_state(&self, state: MemberState) {
         let set = |chitchat: &mut chitchat::Chitchat| {
-            chitchat.self_node_state().set(STATE, state.as_str());
+            let own = chitchat.self_node_state();
+            if own.get(STATE).and_then(MemberState::parse).is_none_or(|before| before < state) {
+                own.set(STATE, state.as_str());
+            }
         };
         self.0.handle.with_chitchat(set).await;
         self.look().await;
@@ -226,13 +229,13 @@ impl Gossip {
         members
     }
 
-    /// Where this process is on its way to [`MemberState::Active`] ([`joining`](crate::joining)); goes one step further where it is time for
+    /// Where this process is on its way to [`MemberState::Active`], or from [`MemberState::Left`] to [`MemberState::Gone`] ([`passage`](crate::passage)); goes one step further where it is time for
     /// it. `is_ready`: its log is replayed, its caches are warm.
     pub async fn advance(&self, is_ready: bool) -> MemberState {
         let step = |chitchat: &mut chitchat::Chitchat| {
             let all = nodes(chitchat);
             let own = all.values().find(|node| node.id == chitchat.self_chitchat_id())?.seen();
-            let (now, next) = (own.state, joining::next(&own, all.values().map(Node::seen), is_ready));
+            let (now, next) = (own.state, passage::next(&own, all.values().map(Node::seen), is_ready));
             if now != next {
                 chitchat.self_node_state().set(STATE, next.as_str());
             }
@@ -261,7 +264,7 @@ impl Gossip {
     fn view(&self, chitchat: &mut chitchat::Chitchat) -> Roles {
         let all = nodes(chitchat);
         let own = all.values().find(|node| node.id == chitchat.self_chitchat_id());
-        let told = own.map(|own| joining::told(&own.seen(), all.values().map(Node::seen)));
+        let told = own.map(|own| passage::told(&own.seen(), all.values().map(Node::seen)));
         let mut roles: BTreeMap<String, Vec<Arc<Member>>> = BTreeMap::new();
         for ((role, _), node) in all {
             let mut member = node.member;

@@ -10,7 +10,7 @@
 //! | [`placement`] | hash -> shard -> replica set; shuffle sharding |
 //! | [`ownership`] | key -> the one member that works on it |
 //! | [`coverage`] | which failures a read survives |
-//! | [`joining`] | how a member comes in |
+//! | [`passage`] | how a member comes in, and how it goes |
 //! | [`peers`] | members with a way to reach them, exchanged as a whole |
 //! | [`gossip`] | membership: the only module with I/O |
 //!
@@ -32,9 +32,9 @@
 
 pub mod coverage;
 pub mod gossip;
-pub mod joining;
 pub mod member;
 pub mod ownership;
+pub mod passage;
 pub mod peers;
 pub mod placement;
 

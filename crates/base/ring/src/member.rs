@@ -14,16 +14,19 @@ pub enum MemberState {
     Active,
     /// On its way out: brings what it holds to the bucket. Still answers reads.
     Leaving,
-    /// Holds nothing any more.
+    /// Holds nothing any more. Still answers reads: others of its zone may ask for it.
+    Left,
+    /// Holds nothing, and nobody asks for it.
     Gone,
 }
 
 impl MemberState {
-    pub const ALL: [MemberState; 5] = [
+    pub const ALL: [MemberState; 6] = [
         MemberState::New,
         MemberState::Joining,
         MemberState::Active,
         MemberState::Leaving,
+        MemberState::Left,
         MemberState::Gone,
     ];
 
@@ -33,6 +36,7 @@ impl MemberState {
             MemberState::Joining => "joining",
             MemberState::Active => "active",
             MemberState::Leaving => "leaving",
+            MemberState::Left => "left",
             MemberState::Gone => "gone",
         }
     }
@@ -43,7 +47,7 @@ impl MemberState {
 
     /// Whether one in this state may hold data that others of its zone have to stand up for.
     pub fn is_established(self) -> bool {
-        !matches!(self, MemberState::New | MemberState::Gone)
+        !matches!(self, MemberState::New | MemberState::Left | MemberState::Gone)
     }
 
     /// What to think of one in this state when the failure detector finds it alive or not: it has no opinion yet of one that is new.
@@ -92,9 +96,19 @@ impl Member {
         self.is_serving()
     }
 
-    /// Whether it may hold data that nobody else has: a read that cannot ask it has to count it as missing.
-    pub fn holds_data(&self) -> bool {
+    /// Whether a read has to do with it: to ask it, or to count it as missing.
+    pub fn is_there(&self) -> bool {
         self.state != MemberState::Gone
+    }
+
+    /// Whether a read asks it.
+    pub fn is_asked(&self) -> bool {
+        self.is_alive && self.is_there()
+    }
+
+    /// Whether it cannot be asked, and may hold data that nobody else has.
+    pub fn is_missing(&self) -> bool {
+        !self.is_alive && self.is_established()
     }
 
     /// Whether the others of its zone stand up for it: it may hold data, and who asks its zone has to ask it too.

@@ -1,8 +1,8 @@
 //! Who knows what of whom: every process has its own view, which lags, and which a partition divides.
 //!
 //! A process counts its own heartbeats. Now and then two processes that reach each other exchange what they know; of each
-//! member the newest wins. Who was not heard of for a while is thought dead. A process that starts knows nobody. How a member comes in is
-//! the product's own rule ([`triptych_ring::joining`]).
+//! member the newest wins. Who was not heard of for a while is thought dead. A process that starts knows nobody. How a member comes in
+//! and goes is the product's own rule ([`triptych_ring::passage`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
-use triptych_ring::joining::{self, Seen, Told};
+use triptych_ring::passage::{self, Seen, Told};
 use triptych_ring::{Member, MemberState};
 
 use crate::dice::Dice;
@@ -19,7 +19,7 @@ use crate::life::Life;
 use crate::network::Network;
 
 /// Between two rounds of exchanges.
-const ROUND: Duration = Duration::from_millis(400);
+pub const ROUND: Duration = Duration::from_millis(400);
 /// After this time who starts has heard of those who can be reached, mostly.
 pub const SETTLE: Duration = Duration::from_secs(2);
 /// Who is silent for longer is thought dead.
@@ -104,7 +104,7 @@ impl Process {
     /// One more heartbeat, with what there is to tell of others now.
     fn beat(&mut self) {
         let Some(own) = self.view.get(&self.name) else { return };
-        let told = joining::told(&own.seen(&self.name), self.seen());
+        let told = passage::told(&own.seen(&self.name), self.seen());
         if let Some(own) = self.view.get_mut(&self.name) {
             own.version.1 += 1;
             own.heard = Instant::now();
@@ -197,7 +197,7 @@ impl Gossip {
             let processes = self.0.processes.lock();
             let process = processes.get(name)?;
             let own = process.view.get(name)?.seen(name);
-            (own.state, joining::next(&own, process.seen(), is_ready))
+            (own.state, passage::next(&own, process.seen(), is_ready))
         };
         if now != next {
             self.set_state(name, next);

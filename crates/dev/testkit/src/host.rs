@@ -21,7 +21,7 @@ use crate::bucket::SimBucket;
 use crate::clock::{HostClock, WorldClock};
 use crate::dice::Dice;
 use crate::disk::SimDisk;
-use crate::gossip::{Gossip, Listener, Role, SETTLE};
+use crate::gossip::{Gossip, Listener, ROUND, Role, SETTLE};
 use crate::journal::Journal;
 use crate::life::Life;
 use crate::mutant::Mutant;
@@ -252,7 +252,9 @@ impl IngesterHost {
 
     /// Kills a process whose orderly end was begun and is waited for by nobody any more.
     pub fn abandon_end(&self) {
-        if self.running.lock().is_some() && self.state() == Some(MemberState::Leaving) {
+        if self.running.lock().is_some()
+            && matches!(self.state(), Some(MemberState::Leaving | MemberState::Left))
+        {
             self.kill(false);
         }
     }
@@ -270,11 +272,13 @@ impl IngesterHost {
         self.machine.note(format_args!("has left: {}", ingester.has_left()));
         if ingester.has_left() {
             self.is_gone.store(true, Ordering::Relaxed);
-            let gossip = &self.machine.place.gossip;
-            gossip.set_state(&self.machine.name, MemberState::Gone);
+            let (gossip, name) = (&self.machine.place.gossip, &self.machine.name);
+            gossip.set_state(name, MemberState::Left);
             // Somebody has to be there who can tell.
-            while gossip.told(&self.machine.name, MemberState::Gone) < 3 {
-                sleep(SETTLE).await;
+            while gossip.advance(name, true) != Some(MemberState::Gone)
+                || gossip.told(name, MemberState::Gone) < 3
+            {
+                sleep(ROUND).await;
             }
         }
         self.kill(false);

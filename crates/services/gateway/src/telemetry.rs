@@ -20,4 +20,7 @@ triptych_model::telemetry! {
     counter distributor_failures(distributor) = "triptych_gateway_distributor_failures_total";
     /// Sub-queries that a querier did not answer and that were sent again, or given up.
     counter querier_failures(querier) = "triptych_gateway_querier_failures_total";
+    /// Answers to sub-queries that had missed something, by outcome: `mended` where another attempt brought a whole one, or `taken` as they
+    /// were.
+    counter partial_answers(outcome) = "triptych_gateway_partial_answers_total";
 }

@@ -43,7 +43,7 @@ impl Sources {
     pub fn are_whole(&self) -> bool {
         let (ingesters, gateways) = (self.ingesters.borrow(), self.store_gateways.borrow());
         let mut coverage = Coverage::new(self.replication, ingesters.iter().map(|peer| &*peer.member));
-        for peer in ingesters.iter().filter(|peer| peer.member.holds_data() && !peer.member.is_alive) {
+        for peer in ingesters.iter().filter(|peer| peer.member.is_missing()) {
             coverage.lose(&peer.member.zone);
         }
         let is_expected = self.has_bucket || !gateways.is_empty();
@@ -53,7 +53,7 @@ impl Sources {
     /// Whether a question that begins now can be answered at all, as far as the ring shows.
     pub fn are_any(&self) -> bool {
         let (ingesters, gateways) = (self.ingesters.borrow(), self.store_gateways.borrow());
-        ingesters.iter().any(|peer| peer.member.holds_data() && peer.member.is_alive)
+        ingesters.iter().any(|peer| peer.member.is_asked())
             || gateways.iter().any(|peer| peer.member.is_serving())
     }
 }
@@ -147,14 +147,12 @@ impl<S: ?Sized> Pool<S> {
         let members = || ingesters.iter().map(|peer| &*peer.member);
         let mut coverage = Coverage::new(self.sources.replication, members());
         let mut dead = Vec::new();
-        for member in members().filter(|member| member.holds_data() && !member.is_alive) {
+        for member in members().filter(|member| member.is_missing()) {
             coverage.lose(&member.zone);
             dead.push(format!("{}: does not answer", member.id));
         }
-        let mut sources = self
-            .divide(ingesters.iter().filter(|p| p.member.holds_data() && p.member.is_alive), |member| {
-                Some(member.zone.clone())
-            });
+        let mut sources =
+            self.divide(ingesters.iter().filter(|p| p.member.is_asked()), |member| Some(member.zone.clone()));
         let gateways = self.gateways(tenant, reach);
         let is_expected = self.sources.has_bucket || !self.sources.store_gateways.borrow().is_empty();
         let is_without_bucket = gateways.is_empty() && is_expected;

@@ -62,8 +62,12 @@ async fn members_find_each_other() {
         until(async || gossip.advance(true).await == MemberState::Active).await;
     }
     until(async || seen.borrow_and_update()[1].takes_writes()).await;
-    b.set_state(MemberState::Gone).await;
-    until(async || !seen.borrow_and_update()[1].holds_data()).await;
+    // Both are of one zone: it is gone when the other one stands up for it no more.
+    b.set_state(MemberState::Left).await;
+    until(async || b.advance(true).await == MemberState::Gone).await;
+    until(async || !seen.borrow_and_update()[1].is_there()).await;
+    b.set_state(MemberState::Leaving).await;
+    assert_eq!(b.advance(true).await, MemberState::Gone, "no way back");
 }
 
 #[tokio::test]

@@ -4,6 +4,10 @@
 //! while, and the sub-query goes to another, a few times, with growing pauses; a question that is over (deadline, cancelled) is
 //! nobody's fault and is not sent again. Every attempt is a part of the question ([`QueryContext::remote_part`]): only the report of
 //! the one that succeeded counts.
+//!
+//! An answer that says that it has missed something is asked for again, of another querier where there is one: a connection broke, or that
+//! querier has not heard yet who came. The fullest of these answers counts. Where asking again brought nothing, partial answers are taken
+//! as they are for a while: while two zones are away, answers cost no more than before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +34,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A querier that failed is asked last for so long.
 const AVOIDED: Duration = Duration::from_secs(10);
+/// Before a partial answer is asked for again: until views that lag have come up to date, and connections are there again.
+const PARTIAL_PAUSE: Duration = Duration::from_millis(400);
+/// When asking again has mended nothing, that is not tried for so long.
+const PARTIAL_TAKEN: Duration = Duration::from_secs(10);
 /// With less time left, a failure is the deadline's: a querier's clock may be ahead of ours by as much.
 const DEADLINE_NEAR: Duration = Duration::from_millis(100);
 
@@ -66,6 +74,8 @@ impl Drop for Outstanding {
 pub struct Queriers {
     peers: Peers<Backend>,
     health: Mutex<HashMap<Arc<str>, Arc<Health>>>,
+    /// Until when partial answers are taken as they are.
+    partial_taken_until: Mutex<Option<Instant>>,
 }
 
 struct Chosen {
@@ -76,7 +86,7 @@ struct Chosen {
 
 impl Queriers {
     pub fn new(peers: Peers<Backend>) -> Self {
-        Self { peers, health: Mutex::default() }
+        Self { peers, health: Mutex::default(), partial_taken_until: Mutex::default() }
     }
 
     /// How many serve now.
@@ -84,24 +94,71 @@ impl Queriers {
         self.peers.borrow().iter().filter(|peer| peer.member.is_serving()).count()
     }
 
-    /// Asks one querier, and others where it fails.
+    /// Asks one querier, and others where it fails or has missed something.
     pub async fn ask<T>(
         &self,
         ctx: &QueryContext,
         memory_shares: usize,
         question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
-        self.attempt(ctx, |backend, outstanding| {
+        let mut tried = Vec::new();
+        let (mut answer, mut part) = self.ask_one(ctx, memory_shares, &mut tried, &question).await?;
+        let was_partial = missed(&part) > 0;
+        for _ in 1..ATTEMPTS_MAX {
+            if missed(&part) == 0 || self.partial_is_taken() || ctx.remaining() < 2 * PARTIAL_PAUSE {
+                break;
+            }
+            tokio::time::sleep(PARTIAL_PAUSE).await;
+            // What is here already is better than an error.
+            let again = self.ask_one(ctx, memory_shares, &mut tried, &question).await;
+            let Ok((other, other_part)) = again else { break };
+            if missed(&other_part) < missed(&part) {
+                (answer, part) = (other, other_part);
+            }
+        }
+        if was_partial {
+            let is_mended = missed(&part) == 0;
+            telemetry::partial_answers(if is_mended { "mended" } else { "taken" }).increment(1);
+            if !is_mended && !self.partial_is_taken() {
+                *self.partial_taken_until.lock() = Some(Instant::now() + PARTIAL_TAKEN);
+            }
+        }
+        ctx.add_part(&part)?;
+        Ok(answer)
+    }
+
+    /// As [`Queriers::ask`], for answers that are of use as they are.
+    pub async fn ask_once<T>(
+        &self,
+        ctx: &QueryContext,
+        question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<T>>,
+    ) -> Result<T> {
+        let (answer, part) = self.ask_one(ctx, 1, &mut Vec::new(), &question).await?;
+        ctx.add_part(&part)?;
+        Ok(answer)
+    }
+
+    fn partial_is_taken(&self) -> bool {
+        self.partial_taken_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The answer of one querier, and the part of the question that has its report. A failed attempt's report does not count: what it
+    /// missed, another may have read.
+    async fn ask_one<T>(
+        &self,
+        ctx: &QueryContext,
+        memory_shares: usize,
+        tried: &mut Vec<Arc<str>>,
+        question: &impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<T>>,
+    ) -> Result<(T, QueryContext)> {
+        self.attempt(ctx, tried, |backend, outstanding| {
             let part = ctx.remote_part(memory_shares);
             let asked = part.clone().map(|part| question(backend, part));
             async move {
                 let (part, asked) = (part?, asked?);
                 let outcome = asked.await;
                 drop(outstanding);
-                // A failed attempt's report does not count: what it missed, another may have read.
-                let answer = outcome?;
-                ctx.add_part(&part)?;
-                Ok(answer)
+                Ok((outcome?, part))
             }
         })
         .await
@@ -114,22 +171,26 @@ impl Queriers {
         ctx: &QueryContext,
         question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<Stream<T>>>,
     ) -> Result<Stream<T>> {
-        self.attempt(ctx, |backend, outstanding| {
+        self.attempt(ctx, &mut Vec::new(), |backend, outstanding| {
             let asked = question(backend, ctx.clone());
             async move { Ok(asked.await?.inspect(move |_| _ = &outstanding).boxed()) }
         })
         .await
     }
 
+    /// Until one answers; adds whom it asks to those who were `tried`.
     async fn attempt<T, F: Future<Output = Result<T>>>(
         &self,
         ctx: &QueryContext,
+        tried: &mut Vec<Arc<str>>,
         ask: impl Fn(Backend, Outstanding) -> F,
     ) -> Result<T> {
-        let mut tried: Vec<Arc<str>> = Vec::new();
+        let mut attempt = 0;
         loop {
+            attempt += 1;
             ctx.check()?;
-            let Chosen { name, backend, outstanding } = self.choose(&tried)?;
+            let Chosen { name, backend, outstanding } = self.choose(tried)?;
+            tried.push(name.clone());
             let health = outstanding.0.clone();
             let asked = ask(backend, outstanding);
             // The client's side of a call heeds the deadline too; this holds where there is no wire.
@@ -150,12 +211,11 @@ impl Queriers {
             }
             *health.avoided_until.lock() = Some(Instant::now() + AVOIDED);
             telemetry::querier_failures(name.to_string()).increment(1);
-            tried.push(name.clone());
-            if tried.len() >= ATTEMPTS_MAX {
+            if attempt >= ATTEMPTS_MAX {
                 return Err(error.context(format_args!("querier {name}, after {ATTEMPTS_MAX} attempts")));
             }
             tracing::debug!(querier = %name, %error, "a sub-query is sent to another querier");
-            tokio::time::sleep(pause(tried.len())).await;
+            tokio::time::sleep(pause(attempt)).await;
         }
     }
 
@@ -184,6 +244,10 @@ impl Queriers {
             outstanding: Outstanding::new(&health),
         })
     }
+}
+
+fn missed(part: &QueryContext) -> usize {
+    part.report().missed.len()
 }
 
 /// Grows with the attempts, with a cap; gateways that failed together do not come back together.

@@ -7,7 +7,7 @@
 //! | module | |
 //! |---|---|
 //! | [`queue`] | so many sub-queries at a time, tenants take turns, bounded queues |
-//! | [`dispatch`] | the least busy querier; another one when it fails |
+//! | [`dispatch`] | the least busy querier; another one when it fails or has missed something |
 //! | `queries` | the languages: cut, asked, put together |
 //! | `extents` | range questions over what is remembered of earlier ones, and over what others ask at the same time |
 //! | `results`, `packed` | what is remembered, who makes what |
@@ -19,7 +19,7 @@
 //! **Memory**: the answers of the sub-queries that are being put together, reserved from the query's budget; the queues' entries; what is
 //! remembered, reserved from a budget of its own.
 //!
-//! Known holes: a stream (`tail`, `entries`, ..) that breaks after its beginning is not begun anew. A tail takes no turn: it is idle
+//! Known holes: a stream (`tail`, `entries`, ..) that breaks after its beginning, or misses something, is not begun anew. A tail takes no turn: it is idle
 //! mostly, and lives long.
 
 pub mod dispatch;
@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
-use triptych_model::Result;
+use triptych_model::{Result, Version};
 use triptych_ring::Peers;
 use triptych_rpc::traits::Stream;
 use triptych_rpc::{LogsStore, MetricsStore, Query, TracesStore};
@@ -125,6 +125,16 @@ impl Front {
     ) -> Result<T> {
         let _place = self.place(ctx).await?;
         self.inner.queriers.ask(ctx, memory_shares, question).await
+    }
+
+    /// What the sources say of what they have. Where some do not, that is no reason to ask for more.
+    async fn ask_versions(
+        &self,
+        ctx: &QueryContext,
+        question: impl Fn(Backend, QueryContext) -> BoxFuture<'static, Result<Vec<Version>>>,
+    ) -> Result<Vec<Version>> {
+        let _place = self.place(ctx).await?;
+        self.inner.queriers.ask_once(ctx, question).await
     }
 
     /// As [`Front::ask`]; the place is kept until the stream is dropped.

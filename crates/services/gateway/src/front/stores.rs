@@ -58,7 +58,7 @@ impl MetricsStore for Front {
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        self.ask(ctx, 1, question!(backend.metrics.versions(&ranges))).await
+        self.ask_versions(ctx, question!(backend.metrics.versions(&ranges))).await
     }
 }
 
@@ -120,7 +120,7 @@ impl LogsStore for Front {
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        self.ask(ctx, 1, question!(backend.logs.versions(&ranges))).await
+        self.ask_versions(ctx, question!(backend.logs.versions(&ranges))).await
     }
 }
 
@@ -174,6 +174,6 @@ impl TracesStore for Front {
     }
 
     async fn versions(&self, ctx: &QueryContext, ranges: &[(i64, i64)]) -> Result<Vec<Version>> {
-        self.ask(ctx, 1, question!(backend.traces.versions(&ranges))).await
+        self.ask_versions(ctx, question!(backend.traces.versions(&ranges))).await
     }
 }

@@ -20,6 +20,8 @@ use crate::tests::Fake;
 struct Scripted {
     gate: Semaphore,
     fails: Mutex<Option<Error>>,
+    /// So many of the next answers miss something.
+    misses: AtomicUsize,
     asked: AtomicUsize,
     /// Tenants in the order in which they were asked for.
     tenants: Mutex<Vec<String>>,
@@ -30,6 +32,7 @@ impl Scripted {
         Arc::new(Self {
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             fails: Mutex::default(),
+            misses: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             tenants: Mutex::default(),
         })
@@ -66,6 +69,10 @@ impl Query for Scripted {
             return Err(error);
         }
         ctx.add_rows(10)?;
+        let less = |left: usize| left.checked_sub(1);
+        if self.misses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            ctx.missed("two zones");
+        }
         if query.step_ms == 0 {
             return Ok(QueryValue::Scalar(Sample { t_ms: query.start_ms, value: 1.0 }));
         }
@@ -222,6 +229,32 @@ async fn another_querier_answers_for_one_that_fails() {
     tokio::time::advance(Duration::from_secs(11)).await;
     Query::metrics(&front, &ctx, &up()).await.unwrap();
     assert_eq!(queriers.each_ref().map(|q| q.asked()), [2, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_answer_is_asked_for_again() {
+    let queriers = [Scripted::new(), Scripted::new()];
+    let front = front(SETTINGS, &queriers);
+    let ask = async || {
+        let ctx = context("a");
+        Query::metrics(&front, &ctx, &up()).await.unwrap();
+        assert_eq!(ctx.report().rows, 10, "of one attempt");
+        (ctx.report().missed.len(), queriers[0].asked() + queriers[1].asked())
+    };
+    // One of them has not heard yet who is there.
+    queriers[0].misses.store(1, Ordering::SeqCst);
+    assert_eq!(ask().await, (0, 2));
+    assert_eq!(queriers.each_ref().map(|q| q.asked()), [1, 1]);
+    // What is missing is away: that is tried now and then.
+    queriers.iter().for_each(|q| q.misses.store(usize::MAX, Ordering::SeqCst));
+    assert_eq!(ask().await, (1, 5));
+    assert_eq!(ask().await, (1, 6));
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(ask().await, (1, 9));
+    // A part is better than nothing.
+    tokio::time::advance(Duration::from_secs(11)).await;
+    queriers[1].fail(Some(Error::new(Kind::Exhausted, "no")));
+    assert_eq!(ask().await, (1, 11));
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,6 +144,43 @@ async fn no_view_of_a_compaction_loses_anything() {
     }
 }
 
+/// A store that starts finds what was replaced long ago, and shows it for longer than it is kept.
+#[tokio::test]
+async fn what_was_replaced_may_go_while_it_is_shown() {
+    random::seed(Some(1));
+    let bucket: Bucket = Arc::new(InMemory::new());
+    let a = tenant("a");
+    for ingester in ["i-0", "i-1"] {
+        flush(&bucket, &a, &head(0..2, T, T + HOUR_MS), ingester, 1).await;
+    }
+    let expected = content(&bucket, &a).await;
+    let config = BucketStoreConfig { replaced_shown: Duration::from_secs(60), ..Default::default() };
+    let (unaware, late) =
+        (BucketStore::new(bucket.clone(), config.clone()), BucketStore::new(bucket.clone(), config));
+    unaware.sync().await.unwrap();
+    let mut now_ms = T + 100 * HOUR_MS;
+    assert_eq!(
+        crate::compact_tenant(&bucket, &a, &Default::default(), now_ms).await.unwrap().merged.len(),
+        1
+    );
+    late.sync().await.unwrap();
+    assert_eq!(late.blocks(&a).len(), 3);
+    now_ms += 100 * HOUR_MS;
+    assert_eq!(
+        crate::compact_tenant(&bucket, &a, &Default::default(), now_ms).await.unwrap().deleted.len(),
+        2
+    );
+    assert_eq!(together([&late, &late]).await, expected, "and says nothing of it");
+    // Who has not seen the marks cannot know that something replaced them.
+    let ctx = QueryContext::unlimited(a);
+    let found = unaware.select(&ctx, &everything()).await;
+    let error = match found {
+        Ok(series) => content_of(&ctx, series).await.err(),
+        Err(error) => Some(error),
+    };
+    assert!(error.is_some() || ctx.report().missed.len() == 2, "{:?}", ctx.report());
+}
+
 #[tokio::test]
 async fn what_is_wanted_is_opened_as_far_as_there_is_room() {
     random::seed(Some(1));

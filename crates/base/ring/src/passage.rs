@@ -1,10 +1,13 @@
-//! How a member comes in: whom everybody tells that it knows, and what whoever comes makes of that. Carried by [`gossip`](crate::gossip),
-//! and by the simulation; here is no I/O.
+//! How a member comes in, and how it goes: whom everybody tells that it knows, and what whoever comes or goes makes of that. Carried by
+//! [`gossip`](crate::gossip), and by the simulation; here is no I/O.
 //!
 //! A member that was never there before is [new](MemberState::New) until everybody who lives has heard of it: whoever knows of it asks
 //! it, nobody misses it yet. Then it is [joining](MemberState::Joining): others stand up for it. It takes writes, as an
 //! [active](MemberState::Active) one, when all of its zone who live have said that they know it: whoever asks any of them then
 //! learns of all.
+//!
+//! A member that has [left](MemberState::Left) holds nothing any more. It is asked until all of its zone who live have said that they
+//! know it no more: whoever asks any of them then need not ask it. Then it is [gone](MemberState::Gone).
 
 use crate::MemberState;
 
@@ -63,6 +66,9 @@ pub fn next<'a>(own: &Seen<'_>, all: impl Iterator<Item = Seen<'a>>, is_ready: b
     match own.state {
         MemberState::New if others.all(|seen| has_heard_of(&seen, own)) => MemberState::Joining,
         MemberState::Joining if is_ready && others.all(|seen| may_know(&seen, own)) => MemberState::Active,
+        MemberState::Left if !others.any(|seen| seen.is_beside(own) && knows(&seen, own)) => {
+            MemberState::Gone
+        }
         state => state,
     }
 }
@@ -74,9 +80,11 @@ fn has_heard_of(seen: &Seen<'_>, own: &Seen<'_>) -> bool {
 }
 
 fn may_know(seen: &Seen<'_>, own: &Seen<'_>) -> bool {
-    !seen.is_beside(own)
-        || seen.state == MemberState::Gone
-        || seen.knows.split(',').any(|known| known == own.id)
+    !seen.is_beside(own) || seen.state == MemberState::Gone || knows(seen, own)
+}
+
+fn knows(seen: &Seen<'_>, own: &Seen<'_>) -> bool {
+    seen.knows.split(',').any(|known| known == own.id)
 }
 
 /// The name of a process among those of all roles.

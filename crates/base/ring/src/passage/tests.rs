@@ -57,3 +57,19 @@ fn joining_until_it_is_ready_and_known_in_its_zone() {
     let leaving = Seen { state: MemberState::Leaving, ..own };
     assert_eq!(next(&leaving, others.iter().copied(), true), MemberState::Leaving);
 }
+
+#[test]
+fn left_until_nobody_of_its_zone_knows_it() {
+    let own = seen("ingester", "i-0", "a", MemberState::Left);
+    let mut others = vec![
+        own,
+        Seen { knows: "i-1", ..seen("ingester", "i-1", "a", MemberState::Active) },
+        Seen { is_alive: false, knows: "i-0", ..seen("ingester", "i-2", "a", MemberState::Active) },
+        Seen { knows: "i-0", ..seen("querier", "q", "a", MemberState::Active) },
+        Seen { knows: "i-0", ..seen("ingester", "i-3", "b", MemberState::Active) },
+    ];
+    assert_eq!(told(&others[1], others.iter().copied()).knows, "i-1,i-2");
+    assert_eq!(next(&own, others.iter().copied(), true), MemberState::Gone);
+    others.push(Seen { knows: "i-4,i-0", ..seen("ingester", "i-4", "a", MemberState::Active) });
+    assert_eq!(next(&own, others.iter().copied(), true), MemberState::Left);
+}

@@ -14,7 +14,7 @@ use triptych_ingester::Zone;
 use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Kind, Signal};
-use triptych_ring::{Gossip, Member, MemberState, Members, Myself, Peer, Peers};
+use triptych_ring::{Gossip, Member, MemberState, Members, Myself, Peer, Peers, Replication, Spread};
 use triptych_rpc::{Write, WriteClient, WriteContext};
 use triptych_runtime::now_ns;
 
@@ -72,11 +72,10 @@ pub async fn leave(gossip: &Gossip) {
 pub fn peers<T: Clone + Send + Sync + 'static>(
     gossip: &Gossip,
     role: Role,
-    client: impl Fn(&Channel) -> T + Send + Sync + 'static,
+    client: impl Fn(&Channel) -> T + Send + 'static,
 ) -> Peers<T> {
-    let mut members = gossip.members(role.name());
     let mut channels: HashMap<Arc<str>, (Channel, T)> = HashMap::new();
-    let mut all = move |members: &[Arc<Member>]| -> Arc<[Peer<T>]> {
+    derived(gossip.members(role.name()), move |members| {
         channels.retain(|address, _| members.iter().any(|member| member.address == *address));
         let mut peers = Vec::with_capacity(members.len());
         for member in members {
@@ -97,32 +96,41 @@ pub fn peers<T: Clone + Send + Sync + 'static>(
             peers.push(Peer { member: member.clone(), service });
         }
         peers.into()
-    };
-    let (sender, receiver) = watch::channel(all(&members.borrow_and_update().clone()));
-    tokio::spawn(async move {
-        while members.changed().await.is_ok() {
-            let now = members.borrow_and_update().clone();
-            if sender.send(all(&now)).is_err() {
-                break;
-            }
-        }
-    });
-    receiver
+    })
 }
 
 /// The names of the ingesters of this process' zone that may hold data, dead ones too.
 pub fn zone(gossip: &Gossip) -> Zone {
-    let mut members: Members = gossip.members(Role::Ingester.name());
     let zone: Arc<str> = gossip.zone().into();
-    let names = move |members: &[Arc<Member>]| -> Arc<[Arc<str>]> {
+    derived(gossip.members(Role::Ingester.name()), move |members| {
         let of_zone = members.iter().filter(|m| m.zone == zone && m.is_established());
         of_zone.map(|member| member.id.clone()).collect()
-    };
-    let (sender, receiver) = watch::channel(names(&members.borrow_and_update().clone()));
+    })
+}
+
+/// Over how many ingesters what a tenant has is spread.
+pub fn spread(gossip: &Gossip, replication: Replication) -> watch::Receiver<Spread> {
+    let zone: Arc<str> = gossip.zone().into();
+    derived(gossip.members(Role::Ingester.name()), move |members| {
+        Spread::new(replication, &zone, members.iter().map(|member| &**member))
+    })
+}
+
+/// How many members of a role do their work.
+pub fn serving(gossip: &Gossip, role: Role) -> watch::Receiver<usize> {
+    derived(gossip.members(role.name()), |members| members.iter().filter(|m| m.is_serving()).count())
+}
+
+/// What follows from the members, as they are now and whenever they change.
+fn derived<T: Send + Sync + 'static>(
+    mut members: Members,
+    mut of: impl FnMut(&[Arc<Member>]) -> T + Send + 'static,
+) -> watch::Receiver<T> {
+    let (sender, receiver) = watch::channel(of(&members.borrow_and_update().clone()));
     tokio::spawn(async move {
         while members.changed().await.is_ok() {
             let now = members.borrow_and_update().clone();
-            if sender.send(names(&now)).is_err() {
+            if sender.send(of(&now)).is_err() {
                 break;
             }
         }

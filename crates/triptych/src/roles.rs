@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 use triptych_blob::Bucket;
@@ -15,7 +16,7 @@ use triptych_config::TenantLimits;
 use triptych_gateway::front::{Backend, Engines};
 use triptych_ingester::Ingester;
 use triptych_querier::{Sources, Stores};
-use triptych_ring::{Gossip, Member, Ownership, Peer, Replication, peers};
+use triptych_ring::{Gossip, Member, Ownership, Peer, Replication, Spread, peers};
 use triptych_rpc::{
     Ingest, IngestClient, IngestServer, LogsStore, LogsStoreClient, LogsStoreServer, MetricsStore,
     MetricsStoreClient, MetricsStoreServer, OnPool, QueryClient, QueryServer, TracesStore, TracesStoreClient,
@@ -263,6 +264,10 @@ fn ingester(parts: &mut Parts) -> Result<()> {
         budget: parts.budget.clone(),
         node: parts.config.node(),
         zone: parts.gossip.as_ref().map_or_else(triptych_ingester::alone, membership::zone),
+        spread: match &parts.gossip {
+            Some(gossip) => membership::spread(gossip, parts.replication()),
+            None => Spread::ALONE.fixed(),
+        },
     })?;
     ingester.start(&parts.tasks);
     let routes = store_routes(parts, ingester.metrics(), ingester.logs(), ingester.traces())
@@ -313,6 +318,10 @@ fn distributor(parts: &mut Parts) -> Result<()> {
     let distributor = parts.config.distributor.clone().build(triptych_distributor::Deps {
         ingesters,
         replication,
+        distributors: match &parts.gossip {
+            Some(gossip) => membership::serving(gossip, Role::Distributor),
+            None => watch::Sender::new(1).subscribe(),
+        },
         limits: parts.limits.clone(),
         clock: parts.clock.clone(),
         multitenancy: parts.config.multitenancy,

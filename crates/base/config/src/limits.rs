@@ -43,15 +43,15 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsLimits {
-    /// Bytes of samples and labels taken per second.
+    /// Bytes of samples and labels taken per second, by all distributors together: each takes its part.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_rate_bytes: u64,
-    /// How far above the rate a short burst may go.
+    /// How far above the rate a short burst may go, at each distributor.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_burst_bytes: u64,
-    /// Active series in one ingester.
+    /// Active series, in all ingesters together: each takes its part, as the ring shows it.
     pub series_max: u64,
     pub label_names_per_series_max: usize,
     pub label_name_bytes_max: usize,
@@ -89,15 +89,15 @@ impl Default for MetricsLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogsLimits {
-    /// Bytes of lines, labels and structured metadata taken per second.
+    /// Bytes of lines, labels and structured metadata taken per second, by all distributors together: each takes its part.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_rate_bytes: u64,
-    /// How far above the rate a short burst may go.
+    /// How far above the rate a short burst may go, at each distributor.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_burst_bytes: u64,
-    /// Active streams in one ingester.
+    /// Active streams, in all ingesters together: each takes its part, as the ring shows it.
     pub streams_max: u64,
     pub label_names_per_stream_max: usize,
     pub label_name_bytes_max: usize,
@@ -150,15 +150,15 @@ impl Default for LogsLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TracesLimits {
-    /// Bytes of spans taken per second.
+    /// Bytes of spans taken per second, by all distributors together: each takes its part.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_rate_bytes: u64,
-    /// How far above the rate a short burst may go.
+    /// How far above the rate a short burst may go, at each distributor.
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]
     pub ingestion_burst_bytes: u64,
-    /// Traces held in one ingester before they are written to the bucket.
+    /// Traces held in all ingesters together before they are written to the bucket: each takes its part, as the ring shows it.
     pub live_traces_max: u64,
     #[serde(with = "crate::bytes")]
     #[schemars(with = "String")]

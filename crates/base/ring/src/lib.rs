@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`member`] | a process of a role as the others see it |
 //! | [`placement`] | hash -> shard -> replica set; shuffle sharding |
+//! | [`spread`] | what part of a tenant's limits one member keeps |
 //! | [`ownership`] | key -> the one member that works on it |
 //! | [`coverage`] | which failures a read survives |
 //! | [`passage`] | how a member comes in, and how it goes |
@@ -37,6 +38,7 @@ pub mod ownership;
 pub mod passage;
 pub mod peers;
 pub mod placement;
+pub mod spread;
 
 pub use coverage::Coverage;
 pub use gossip::{Gossip, GossipConfig, Members, Myself};
@@ -44,3 +46,4 @@ pub use member::{Member, MemberState};
 pub use ownership::Ownership;
 pub use peers::{Peer, Peers};
 pub use placement::{Placement, ReplicaSet, Replication, SHARDS, subset};
+pub use spread::Spread;

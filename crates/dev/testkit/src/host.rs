@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use triptych_config::TenantLimits;
 use triptych_ingester::Ingester;
 use triptych_model::Result;
-use triptych_ring::{Member, MemberState, Ownership};
+use triptych_ring::{Member, MemberState, Ownership, Spread};
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore};
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{Invariant, MemoryBudget, MemoryShare, ProcessBudget, Shutdown, Tasks};
@@ -190,6 +190,7 @@ impl IngesterHost {
             limits: place.limits.clone(),
             node: self.machine.name.to_string(),
             zone: zone.subscribe(),
+            spread: Spread::ALONE.fixed(),
         });
         let ingester = match ingester {
             Ok(ingester) => ingester,
@@ -271,15 +272,19 @@ impl IngesterHost {
         }
         self.machine.note(format_args!("has left: {}", ingester.has_left()));
         if ingester.has_left() {
-            self.is_gone.store(true, Ordering::Relaxed);
             let (gossip, name) = (&self.machine.place.gossip, &self.machine.name);
             gossip.set_state(name, MemberState::Left);
             // Somebody has to be there who can tell.
-            while gossip.advance(name, true) != Some(MemberState::Gone)
-                || gossip.told(name, MemberState::Gone) < 3
+            while !process.life.has_ended()
+                && (gossip.advance(name, true) != Some(MemberState::Gone)
+                    || gossip.told(name, MemberState::Gone) < 3)
             {
                 sleep(ROUND).await;
             }
+            if process.life.has_ended() {
+                return;
+            }
+            self.is_gone.store(true, Ordering::Relaxed);
         }
         self.kill(false);
         // Where that fails, the end of the storm starts it.

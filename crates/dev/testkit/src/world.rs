@@ -176,6 +176,7 @@ impl World {
             let distributor = triptych_distributor::Config::default().build(triptych_distributor::Deps {
                 ingesters: peers,
                 replication,
+                distributors: tokio::sync::watch::Sender::new(1).subscribe(),
                 limits: place.limits.clone(),
                 clock: machine.clock.clone(),
                 multitenancy: true,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use http::HeaderMap;
+use tokio::sync::watch;
 use triptych_config::{Limits, TenantLimits};
 use triptych_model::batch::{LogsBuilder, MetricsBuilder, TracesBuilder};
 use triptych_model::push::PushReport;
@@ -24,6 +25,8 @@ pub struct Deps {
     pub ingesters: Ingesters,
     /// How many zones keep a write.
     pub replication: Replication,
+    /// How many distributors take pushes, this one included: each allows its part of a tenant's rate.
+    pub distributors: watch::Receiver<usize>,
     pub limits: TenantLimits,
     pub clock: SharedClock,
     /// Every push must name its tenant in `X-Scope-OrgID`. Off: the header is ignored, all data belong to one tenant.
@@ -39,6 +42,7 @@ pub struct Distributor(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub config: Arc<Config>,
     pub router: Router,
+    distributors: watch::Receiver<usize>,
     pub limits: TenantLimits,
     pub clock: SharedClock,
     pub multitenancy: bool,
@@ -146,6 +150,7 @@ impl Distributor {
     pub(crate) fn new(config: Arc<Config>, deps: Deps) -> Self {
         Self(Arc::new(Inner {
             router: Router::new(deps.ingesters, deps.replication, config.push_timeout),
+            distributors: deps.distributors,
             limits: deps.limits,
             clock: deps.clock,
             multitenancy: deps.multitenancy,
@@ -215,8 +220,11 @@ impl Distributor {
             Signal::Logs => (limits.logs.ingestion_rate_bytes, limits.logs.ingestion_burst_bytes),
             Signal::Traces => (limits.traces.ingestion_rate_bytes, limits.traces.ingestion_burst_bytes),
         };
+        let distributors = (*self.0.distributors.borrow()).max(1);
+        let part = rate.div_ceil(distributors as u64);
+        let burst = if burst == 0 { rate } else { burst };
         let now_ns = self.0.clock.elapsed_ns();
-        let Err(after) = self.0.rates.take(tenant, signal, bytes, (rate, burst), now_ns) else {
+        let Err(after) = self.0.rates.take(tenant, signal, bytes, (part, burst), now_ns) else {
             return Ok(());
         };
         telemetry::rate_limited(signal, items);

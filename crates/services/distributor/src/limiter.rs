@@ -24,7 +24,7 @@ struct Bucket {
 pub struct RateLimiter(Mutex<HashMap<(TenantId, Signal), Bucket>>);
 
 impl RateLimiter {
-    /// Takes `bytes`, or says how long to wait. `rate` in bytes per second, 0: no limit; `burst` 0: as much as the rate.
+    /// Takes `bytes`, or says how long to wait. `rate` of this process in bytes per second, 0: no limit; `burst` 0: as much as the rate.
     pub fn take(
         &self,
         tenant: &TenantId,

@@ -114,6 +114,7 @@ fn ingesters(all: impl IntoIterator<Item = Arc<Recorder>>) -> crate::Ingesters {
 }
 
 struct Setup {
+    distributors: tokio::sync::watch::Sender<usize>,
     distributor: Distributor,
     ingester: Arc<Recorder>,
     clock: Arc<ManualClock>,
@@ -150,15 +151,17 @@ fn setup_tenants() -> Setup {
 fn setup_all(config: Config, limits: Limits, multitenancy: bool, memory: MemoryBudget) -> Setup {
     let ingester = Arc::new(Recorder::default());
     let clock = ManualClock::at_ns(NOW_NS);
+    let distributors = tokio::sync::watch::Sender::new(1);
     let deps = Deps {
         ingesters: ingesters([ingester.clone()]),
         replication: Replication::new(1),
+        distributors: distributors.subscribe(),
         limits: TenantLimits::new(&limits, &Default::default()).unwrap(),
         clock: clock.clone(),
         multitenancy,
         memory,
     };
-    Setup { distributor: config.build(deps).unwrap(), ingester, clock, held: 0 }
+    Setup { distributors, distributor: config.build(deps).unwrap(), ingester, clock, held: 0 }
 }
 
 fn setup() -> Setup {

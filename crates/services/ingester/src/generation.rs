@@ -34,6 +34,7 @@ use triptych_blob::Bucket;
 use triptych_blob::object_store::path::Path;
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, TenantId, batch};
+use triptych_ring::Spread;
 use triptych_runtime::{MemoryBudget, QueryContext, SharedClock, Tasks, blocking, invariant};
 use triptych_wal::{Cut, Replay, SegmentId, Wal};
 
@@ -51,7 +52,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Reads what flushes have written to a bucket.
     type Store: Clone + Send + Sync + 'static;
 
-    fn new_head(&self, tenant: &TenantId) -> Self::Head;
+    /// `spread`: among whom the tenant's limits are divided.
+    fn new_head(&self, tenant: &TenantId, spread: Spread) -> Self::Head;
     /// Applies a plain batch. `replay`: it was acknowledged before the process started.
     fn append(&self, head: &Self::Head, plain: &[u8], replay: bool) -> Result<PushReport>;
     /// Memory held.
@@ -59,7 +61,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Series, streams or traces.
     fn items(&self, head: &Self::Head) -> usize;
     /// Takes over limits that may have been changed.
-    fn refresh(&self, _head: &Self::Head, _tenant: &TenantId) {}
+    fn refresh(&self, _head: &Self::Head, _tenant: &TenantId, _spread: Spread) {}
     /// Writes the head to the bucket; the object that makes a block visible comes last. May be repeated, and dropped at any time; what is
     /// whole in this very bucket need not be written again, what is in another one counts for nothing.
     fn flush(
@@ -108,10 +110,14 @@ struct Generation<K: Kind> {
     tenants: RwLock<HashMap<TenantId, Arc<TenantHead<K::Head>>>>,
     bytes: AtomicI64,
     memory: Memory,
+    spread: watch::Receiver<Spread>,
+    /// When it began.
+    spread_then: Spread,
 }
 
 impl<K: Kind> Generation<K> {
-    fn new(id: u64, started_ns: i64, memory: Memory) -> Self {
+    fn new(id: u64, started_ns: i64, memory: Memory, spread: watch::Receiver<Spread>) -> Self {
+        let spread_then = *spread.borrow();
         Self {
             id,
             started_ns,
@@ -119,7 +125,14 @@ impl<K: Kind> Generation<K> {
             tenants: RwLock::default(),
             bytes: AtomicI64::new(0),
             memory,
+            spread,
+            spread_then,
         }
+    }
+
+    /// Those who come take over nothing of what is here already.
+    fn spread(&self) -> Spread {
+        self.spread_then.or_narrower(*self.spread.borrow())
     }
 
     fn is_unused(&self) -> bool {
@@ -136,7 +149,7 @@ impl<K: Kind> Generation<K> {
         }
         let mut tenants = self.tenants.write();
         let new = || {
-            let head = kind.new_head(tenant);
+            let head = kind.new_head(tenant, self.spread());
             let head = TenantHead {
                 tenant: tenant.clone(),
                 head,
@@ -254,6 +267,7 @@ pub(crate) struct Generations<K: Kind> {
     flush_memory: MemoryBudget,
     flush_pool: Handle,
     zone: Zone,
+    spread: watch::Receiver<Spread>,
     state: RwLock<State<K>>,
     next_id: AtomicU64,
     replayed: AtomicBool,
@@ -303,6 +317,7 @@ pub(crate) struct Shared {
     pub flush_memory: MemoryBudget,
     pub flush_pool: Handle,
     pub zone: Zone,
+    pub spread: watch::Receiver<Spread>,
 }
 
 /// What a replay applies between two looks at memory and shutdown, in bytes of records.
@@ -316,10 +331,11 @@ const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl<K: Kind> Generations<K> {
     pub(crate) fn new(kind: K, when: GenerationConfig, wal: (Wal, Replay), shared: Shared) -> Self {
-        let Shared { config, bucket, spool, disk, clock, memory, flush_memory, flush_pool, zone } = shared;
+        let Shared { config, bucket, spool, disk, clock, memory, flush_memory, flush_pool, zone, spread } =
+            shared;
         // So that a generation is on its way to the bucket before memory is tight, whatever the other two hold.
         let when = GenerationConfig { bytes_max: when.bytes_max.min(memory.bytes_max() / 4), ..when };
-        let current = Arc::new(Generation::new(1, clock.elapsed_ns(), memory.clone()));
+        let current = Arc::new(Generation::new(1, clock.elapsed_ns(), memory.clone(), spread.clone()));
         let state = State {
             current,
             frozen: VecDeque::new(),
@@ -340,6 +356,7 @@ impl<K: Kind> Generations<K> {
             flush_memory,
             flush_pool,
             zone,
+            spread,
             state: RwLock::new(state),
             next_id: AtomicU64::new(2),
             replayed: AtomicBool::new(false),
@@ -449,7 +466,8 @@ impl<K: Kind> Generations<K> {
 
     fn freeze(&self, state: &mut State<K>, cut: Cut) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let new = Arc::new(Generation::new(id, self.clock.elapsed_ns(), self.memory.clone()));
+        let new =
+            Arc::new(Generation::new(id, self.clock.elapsed_ns(), self.memory.clone(), self.spread.clone()));
         let generation = std::mem::replace(&mut state.current, new);
         tracing::debug!(
             signal = %K::SIGNAL,
@@ -514,7 +532,8 @@ impl<K: Kind> Generations<K> {
         let wal_disk_bytes = self.wal.disk_bytes();
         self.disk.set(K::SIGNAL, wal_disk_bytes + self.spool.bytes());
         let heads = current.heads();
-        heads.iter().for_each(|h| self.kind.refresh(&h.head, &h.tenant));
+        let spread = current.spread();
+        heads.iter().for_each(|h| self.kind.refresh(&h.head, &h.tenant, spread));
         let gauges = telemetry::Gauges {
             current_bytes: current.bytes(),
             frozen,

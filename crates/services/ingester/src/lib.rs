@@ -63,6 +63,7 @@ use triptych_blob::Bucket;
 use triptych_config::TenantLimits;
 use triptych_model::push::PushReport;
 use triptych_model::{Error, Result, Signal, batch};
+use triptych_ring::Spread;
 use triptych_rpc::{Ingest, LogsStore, MetricsStore, TracesStore, WriteContext};
 use triptych_runtime::runtimes::Handles;
 use triptych_runtime::{MemoryBudget, MemoryShare, ProcessBudget, SharedClock, Tasks};
@@ -96,6 +97,8 @@ pub struct Deps {
     pub node: String,
     /// Members of its own zone that may hold data, the dead ones among them, by name (see [`Zone`]).
     pub zone: Zone,
+    /// Over how many ingesters what a tenant has is spread: each keeps its part of a limit.
+    pub spread: watch::Receiver<Spread>,
 }
 
 /// The ingesters of one zone that may hold data, this one included or not. They stand for the zone together.
@@ -143,6 +146,7 @@ impl Config {
             flush_memory: deps.budget.share(MemoryShare::Flushes).clone(),
             flush_pool: deps.pools.background.clone(),
             zone: deps.zone.clone(),
+            spread: deps.spread.clone(),
         };
         let wal = |signal: Signal| {
             let dir = deps.data_dir.join(WAL).join(signal.as_str());

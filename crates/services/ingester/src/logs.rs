@@ -17,6 +17,7 @@ use triptych_model::logs::{
 };
 use triptych_model::push::PushReport;
 use triptych_model::{Labels, Result, Signal, TenantId, Version};
+use triptych_ring::Spread;
 use triptych_rpc::LogsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{QueryContext, SharedClock};
@@ -45,10 +46,11 @@ impl Kind for Logs {
     type Head = Head;
     type Store = BucketStore;
 
-    fn new_head(&self, tenant: &TenantId) -> Head {
-        let limits = &self.limits.of(tenant).logs;
+    fn new_head(&self, tenant: &TenantId, spread: Spread) -> Head {
+        let all = self.limits.of(tenant);
+        let limits = &all.logs;
         Head::new(HeadConfig {
-            streams_max: limits.streams_max as usize,
+            streams_max: spread.part_of(limits.streams_max, all.ingesters_max) as usize,
             out_of_order_window_ns: limits.out_of_order_window.as_nanos().min(i64::MAX as u128) as i64,
             ..HeadConfig::default()
         })

@@ -14,6 +14,7 @@ use triptych_model::metrics::{
 };
 use triptych_model::push::PushReport;
 use triptych_model::{Labels, Result, Signal, TenantId, Version};
+use triptych_ring::Spread;
 use triptych_rpc::MetricsStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::{QueryContext, SharedClock};
@@ -33,8 +34,9 @@ impl Metrics {
         Self { limits: deps.limits.clone(), clock: deps.clock.clone(), node: deps.node.clone() }
     }
 
-    fn series_max(&self, tenant: &TenantId) -> usize {
-        self.limits.of(tenant).metrics.series_max as usize
+    fn series_max(&self, tenant: &TenantId, spread: Spread) -> usize {
+        let limits = self.limits.of(tenant);
+        spread.part_of(limits.metrics.series_max, limits.ingesters_max) as usize
     }
 }
 
@@ -43,10 +45,10 @@ impl Kind for Metrics {
     type Head = Head;
     type Store = BucketStore;
 
-    fn new_head(&self, tenant: &TenantId) -> Head {
+    fn new_head(&self, tenant: &TenantId, spread: Spread) -> Head {
         let window = self.limits.of(tenant).metrics.out_of_order_window;
         Head::new(HeadConfig {
-            series_max: self.series_max(tenant),
+            series_max: self.series_max(tenant, spread),
             out_of_order_window_ms: window.as_millis() as i64,
             ..HeadConfig::default()
         })
@@ -64,8 +66,8 @@ impl Kind for Metrics {
         head.series_count()
     }
 
-    fn refresh(&self, head: &Head, tenant: &TenantId) {
-        head.set_series_max(self.series_max(tenant));
+    fn refresh(&self, head: &Head, tenant: &TenantId, spread: Spread) {
+        head.set_series_max(self.series_max(tenant, spread));
     }
 
     fn flush(&self, head: Head, tenant: TenantId, bucket: Bucket) -> BoxFuture<'static, Result<Flushed>> {

@@ -12,6 +12,7 @@ use triptych_model::logs::{Direction, EntrySelect, LogEntry, SampleSelect, Strea
 use triptych_model::metrics::{LabelsSelect, MetricKind, Sample, SeriesSelect};
 use triptych_model::traces::{SpanId, SpanSampleSelect, TagsSelect, TraceId, TraceMatch, TraceSearch, Value};
 use triptych_model::{Kind as ErrorKind, Labels, MatchOp, Matcher, TenantId};
+use triptych_ring::{Member, Replication};
 use triptych_runtime::{MemoryShare, ProcessBudget, QueryContext, Shutdown, SystemClock};
 use triptych_traces::otlp;
 
@@ -25,6 +26,7 @@ struct World {
     limits: Limits,
     config: Config,
     budget: ProcessBudget,
+    spread: watch::Sender<Spread>,
 }
 
 struct Process {
@@ -42,6 +44,7 @@ impl World {
             limits: Limits::default(),
             config: Config::default(),
             budget,
+            spread: watch::Sender::new(Spread::ALONE),
         }
     }
 
@@ -57,6 +60,7 @@ impl World {
             budget: self.budget.clone(),
             node: "ingester-0".to_owned(),
             zone: crate::alone(),
+            spread: self.spread.subscribe(),
         };
         let ingester = self.config.clone().build(deps).unwrap();
         let tasks = Tasks::new(Shutdown::new());
@@ -380,6 +384,29 @@ async fn tenants_and_limits() {
     let metadata = metrics.metadata(&ctx(&a), "", 0).await.unwrap();
     assert_eq!((metadata.len(), metadata[0].help.as_str()), (1, "Requests."));
     assert!(metrics.metadata(&ctx(&b), "", 0).await.unwrap().is_empty());
+}
+
+/// Of three ingesters in a zone each keeps a third of what a tenant may have; what is there already when two of them come stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_are_divided() {
+    let mut world = World::new();
+    world.limits.metrics.series_max = 5;
+    world.limits.logs.streams_max = 2;
+    let process = world.start().await;
+    let three = ["a-0", "a-1", "a-2"].map(|id| Member::new(id, "a", ""));
+    let (before, after) = (tenant("before"), tenant("after"));
+    let pushed = async |tenant: &TenantId| {
+        let metrics = push(&process, tenant, Signal::Metrics, samples(0)).await.unwrap();
+        let logs = push(&process, tenant, Signal::Logs, lines(0)).await.unwrap();
+        (metrics.refused_items(), logs.refused_items())
+    };
+    assert_eq!(pushed(&before).await, (0, 1));
+    world.spread.send_replace(Spread::new(Replication::new(1), "a", &three));
+    assert_eq!(pushed(&before).await, (0, 1));
+    assert_eq!(pushed(&after).await, (0, 1), "of the same generation");
+    process.ingester.0.metrics.rotate();
+    process.ingester.0.logs.rotate();
+    assert_eq!(pushed(&after).await, (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use triptych_model::traces::{
     Value,
 };
 use triptych_model::{Result, Signal, TenantId, Version};
+use triptych_ring::Spread;
 use triptych_rpc::TracesStore;
 use triptych_rpc::traits::Stream;
 use triptych_runtime::QueryContext;
@@ -37,10 +38,11 @@ impl Kind for Traces {
     type Head = Head;
     type Store = BucketStore;
 
-    fn new_head(&self, tenant: &TenantId) -> Head {
-        let limits = &self.limits.of(tenant).traces;
+    fn new_head(&self, tenant: &TenantId, spread: Spread) -> Head {
+        let all = self.limits.of(tenant);
+        let limits = &all.traces;
         Head::new(HeadConfig {
-            traces_max: limits.live_traces_max as usize,
+            traces_max: spread.part_of(limits.live_traces_max, all.ingesters_max) as usize,
             trace_bytes_max: limits.trace_bytes_max as usize,
         })
     }

@@ -178,6 +178,7 @@ async fn shards() {
     let deps = Deps {
         ingesters: super::ingesters(ingesters.clone()),
         replication: Replication::new(1),
+        distributors: tokio::sync::watch::Sender::new(1).subscribe(),
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(NOW_NS),
         multitenancy: false,

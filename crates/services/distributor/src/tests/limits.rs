@@ -172,6 +172,25 @@ async fn rates() {
 }
 
 #[tokio::test]
+async fn a_rate_is_that_of_all_distributors() {
+    let mut limits = Limits::default();
+    limits.logs.ingestion_rate_bytes = 100;
+    let s = setup_with(Config::default(), limits);
+    let push = snappy(&push_request(r#"{app="x"}"#, &[(0, &"x".repeat(400))]));
+    let mut waits = Vec::new();
+    for distributors in [1, 4, 0] {
+        s.distributors.send_replace(distributors);
+        s.clock.advance(Duration::from_secs(3600));
+        assert!(s.post(LOKI, &[], push.clone()).await.status.is_success(), "a burst");
+        let answer = s.post(LOKI, &[], push.clone()).await;
+        assert!(answer.text().contains("(limit: 100 bytes/sec)"), "{}", answer.text());
+        waits.push(answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap());
+    }
+    assert!(waits[1] >= 4 * waits[0] - 4 && waits[1] > waits[0], "{waits:?}");
+    assert_eq!(waits[2], waits[0], "before any is known, this one");
+}
+
+#[tokio::test]
 async fn memory_of_the_process() {
     let share = MemoryBudget::new("memory of pushes under way", 16_000);
     let mut s = setup_all(Config::default(), Limits::default(), true, share.clone());
@@ -240,6 +259,7 @@ fn configs_that_make_no_sense() {
     let deps = || Deps {
         ingesters: ingesters([Arc::default()]),
         replication: Replication::new(1),
+        distributors: tokio::sync::watch::Sender::new(1).subscribe(),
         limits: TenantLimits::default(),
         clock: ManualClock::at_ns(0),
         multitenancy: false,

@@ -40,7 +40,7 @@ impl Kind for Texts {
     type Head = TextHead;
     type Store = TextStore;
 
-    fn new_head(&self, _: &TenantId) -> TextHead {
+    fn new_head(&self, _: &TenantId, _: Spread) -> TextHead {
         TextHead::default()
     }
     fn append(&self, head: &TextHead, plain: &[u8], _: bool) -> Result<PushReport> {
@@ -188,6 +188,7 @@ impl World {
             flush_memory: MemoryBudget::new("flushes", 1 << 20),
             flush_pool: Handle::current(),
             zone: self.zone.clone(),
+            spread: Spread::ALONE.fixed(),
         };
         Arc::new(Generations::new(Texts, self.when.clone(), wal, shared))
     }

@@ -245,6 +245,14 @@ async fn look<D: BucketDoor>(door: &D, ring: &Ring, warm_max: Duration) -> Resul
     telemetry::sync_seconds(signal).record(began.elapsed().as_secs_f64());
     outcome?;
     *door.freshness().listed.lock() = Some(began);
+    let (took, age_max) = (began.elapsed(), door.freshness().age_max);
+    if took > age_max / 2 {
+        tracing::warn!(
+            signal,
+            ?took,
+            "looking through the bucket takes so long that answers will be refused when it takes {age_max:?}              (store_gateway.sync_age_max): raise that, and ingester.retain_after_flush with it"
+        );
+    }
     let warm = async {
         let view = ring.view().await;
         for place in 0..PLACES {

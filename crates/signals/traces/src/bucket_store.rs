@@ -39,6 +39,9 @@ use crate::query::{tags_fetch, tags_matcher};
 use crate::tags::{TagNames, TagValues};
 use crate::view::Matcher;
 
+/// Tenants that a sync lists side by side.
+const TENANTS_AHEAD: usize = 16;
+
 /// What a store keeps in memory and how wide it reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -212,19 +215,23 @@ impl BucketStore {
         let inner = &*self.inner;
         let mut report = SyncReport::default();
         let mut found = HashMap::new();
-        for tenant in tenants(&inner.bucket).await? {
-            let tenant = tenant.as_str();
-            let before = inner.tenants.read().get(tenant).cloned().unwrap_or_default();
-            let now = self.list(tenant, &before.blocks).await?;
+        let listed = tenants(&inner.bucket).await?.into_iter().map(async |tenant| {
+            let before = inner.tenants.read().get(tenant.as_str()).cloned().unwrap_or_default();
+            let now = self.list(tenant.as_str(), &before.blocks).await?;
+            Ok::<_, Error>((tenant, before, now))
+        });
+        let mut listed = futures::stream::iter(listed).buffer_unordered(TENANTS_AHEAD);
+        while let Some((tenant, before, now)) = listed.try_next().await? {
             report.added += now.blocks.keys().filter(|id| !before.blocks.contains_key(*id)).count();
             report.removed += before.blocks.keys().filter(|id| !now.blocks.contains_key(*id)).count();
             report.blocks += now.blocks.values().filter(|known| known.is_shown).count();
             report.failed.extend(now.unread.iter().map(|(_, sentence)| sentence.clone()));
             report.tenants += usize::from(!now.blocks.is_empty());
             if !now.blocks.is_empty() || !now.unread.is_empty() {
-                found.insert(tenant.to_owned(), Arc::new(now));
+                found.insert(tenant.as_str().to_owned(), Arc::new(now));
             }
         }
+        drop(listed);
         let mut tenants = inner.tenants.write();
         for (tenant, before) in tenants.iter() {
             if !found.contains_key(tenant) {

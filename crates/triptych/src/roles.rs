@@ -257,6 +257,7 @@ fn ingester(parts: &mut Parts) -> Result<()> {
         bucket: parts.bucket.clone(),
         spool: triptych_blob::local(&parts.config.data_dir.join("spool"))?,
         data_dir: parts.config.data_dir.clone(),
+        is_new: !triptych_ingester::has_been_here(&parts.config.data_dir),
         disk: Arc::new(triptych_wal::OsDisk),
         clock: parts.clock.clone(),
         pools: parts.pools.clone(),

@@ -177,6 +177,7 @@ impl IngesterHost {
             };
             (Role::Ingester, Box::new(listener) as Listener)
         };
+        let is_new = self.machine.starts.load(Ordering::Relaxed) == 0;
         let process = Arc::new(self.machine.boot(Role::Ingester, vec![listener]));
         let place = &self.machine.place;
         let ingester = self.config.clone().build(triptych_ingester::Deps {
@@ -184,6 +185,7 @@ impl IngesterHost {
             spool: self.machine.spool.view(&self.machine.name, &process.life),
             budget: ingester_budget(),
             data_dir: PathBuf::from("/data"),
+            is_new,
             disk: self.machine.disk.mount(&process.life),
             clock: self.machine.clock.clone(),
             pools: Handles::current(),

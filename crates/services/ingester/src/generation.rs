@@ -271,7 +271,7 @@ pub(crate) struct Generations<K: Kind> {
     state: RwLock<State<K>>,
     next_id: AtomicU64,
     replayed: AtomicBool,
-    /// There was no log when it began: it holds nothing from before.
+    /// Nothing is here from before, neither in the log nor in the spool.
     is_new: bool,
     /// Segments up to here may be deleted and are not yet.
     deletable: parking_lot::Mutex<Option<Cut>>,
@@ -317,6 +317,7 @@ pub(crate) struct Shared {
     pub flush_memory: MemoryBudget,
     pub flush_pool: Handle,
     pub zone: Zone,
+    pub is_new: bool,
     pub spread: watch::Receiver<Spread>,
 }
 
@@ -331,8 +332,19 @@ const CUT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl<K: Kind> Generations<K> {
     pub(crate) fn new(kind: K, when: GenerationConfig, wal: (Wal, Replay), shared: Shared) -> Self {
-        let Shared { config, bucket, spool, disk, clock, memory, flush_memory, flush_pool, zone, spread } =
-            shared;
+        let Shared {
+            config,
+            bucket,
+            spool,
+            disk,
+            clock,
+            memory,
+            flush_memory,
+            flush_pool,
+            zone,
+            is_new,
+            spread,
+        } = shared;
         // So that a generation is on its way to the bucket before memory is tight, whatever the other two hold.
         let when = GenerationConfig { bytes_max: when.bytes_max.min(memory.bytes_max() / 4), ..when };
         let current = Arc::new(Generation::new(1, clock.elapsed_ns(), memory.clone(), spread.clone()));
@@ -360,7 +372,7 @@ impl<K: Kind> Generations<K> {
             state: RwLock::new(state),
             next_id: AtomicU64::new(2),
             replayed: AtomicBool::new(false),
-            is_new: wal.1.last_segment().is_none(),
+            is_new,
             deletable: parking_lot::Mutex::new(None),
             flushing: tokio::sync::Mutex::new(()),
             uploading: tokio::sync::Mutex::new(()),

@@ -86,6 +86,8 @@ pub struct Deps {
     pub spool: Bucket,
     /// Local and durable; the ingester's own.
     pub data_dir: PathBuf,
+    /// No ingester has ever run over `data_dir` ([`has_been_here`]): it holds nothing, which can be said before that is looked at.
+    pub is_new: bool,
     /// What `data_dir` is on.
     pub disk: Arc<dyn Disk>,
     pub clock: SharedClock,
@@ -146,6 +148,7 @@ impl Config {
             flush_memory: deps.budget.share(MemoryShare::Flushes).clone(),
             flush_pool: deps.pools.background.clone(),
             zone: deps.zone.clone(),
+            is_new: deps.is_new,
             spread: deps.spread.clone(),
         };
         let wal = |signal: Signal| {

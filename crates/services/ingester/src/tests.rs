@@ -60,6 +60,7 @@ impl World {
             budget: self.budget.clone(),
             node: "ingester-0".to_owned(),
             zone: crate::alone(),
+            is_new: !has_been_here(self.dir.path()),
             spread: self.spread.subscribe(),
         };
         let ingester = self.config.clone().build(deps).unwrap();

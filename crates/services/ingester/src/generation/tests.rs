@@ -148,6 +148,8 @@ struct World {
     heads_bytes_max: usize,
     when: GenerationConfig,
     zone: crate::Zone,
+    /// A process has been here.
+    is_old: AtomicBool,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -170,6 +172,7 @@ impl World {
             heads_bytes_max: 1 << 20,
             when: GenerationConfig { age_max: HOUR, bytes_max: 100 << 10, idle_max: HOUR },
             zone: crate::alone(),
+            is_old: AtomicBool::new(false),
         }
     }
 
@@ -188,6 +191,7 @@ impl World {
             flush_memory: MemoryBudget::new("flushes", 1 << 20),
             flush_pool: Handle::current(),
             zone: self.zone.clone(),
+            is_new: !self.is_old.swap(true, Ordering::Relaxed),
             spread: Spread::ALONE.fixed(),
         };
         Arc::new(Generations::new(Texts, self.when.clone(), wal, shared))
@@ -466,7 +470,11 @@ async fn who_is_new_answers_at_once() {
     let ctx = QueryContext::unlimited(tenant(0));
     let process = world.open();
     assert_eq!(process.heads(&ctx).unwrap().len(), 0);
-    process.replay(|| false).await.unwrap();
+    drop(process);
+    // What it had may all be in the spool, and none of it in the log.
+    let refused = world.open().heads(&ctx).err().unwrap();
+    assert!(refused.to_string().contains("being replayed"), "{refused}");
+    let process = world.started().await;
     push(&process, &tenant(0), "first").await.unwrap();
     drop(process);
     let refused = world.open().heads(&ctx).err().unwrap();

@@ -274,10 +274,11 @@ fn many_flushes() -> Plan {
     if bucket_away_for() < Duration::from_secs(600) {
         return plan;
     }
-    // Thousands of blocks are not looked through within the times of these tests: as it is shipped.
-    plan.set("store_gateway.sync_interval", "5s")
-        .set("store_gateway.sync_age_max", "45s")
-        .set("ingester.retain_after_flush", "60s")
+    // Thousands of blocks are not looked through within the times of the other tests. Retained for less than generations last, so that
+    // there are moments when nothing is.
+    plan.set("store_gateway.sync_interval", "2s")
+        .set("store_gateway.sync_age_max", "15s")
+        .set("ingester.retain_after_flush", "20s")
 }
 
 async fn bucket_refuses(cluster: &mut Cluster) -> Result<Instant> {

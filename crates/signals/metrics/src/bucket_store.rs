@@ -8,12 +8,12 @@
 //! - a block whose samples are all in another one (a compaction that has not removed its sources) is not asked once that other one has
 //!   been known for [`BucketStoreConfig::replaced_shown`];
 //! - a block with a deletion mark is dropped at a later sync than the one that saw the mark first, by as much at least. Whatever
-//!   replaced it was complete before the mark was written, so that listing has it for sure. For the same reason nothing is missed when a
-//!   marked block is removed while it is shown, as happens to a store that found the mark late;
+//!   replaced it was complete before the mark was written, so that listing has it for sure;
 //! - of several stores that divide the blocks ([`BucketStore::share`]) each one shows what it owns: what one shows no more because it was
 //!   replaced, every other one must know the replacement of. Hence the time;
 //! - downsampled blocks (Thanos) are not asked;
-//! - a block that cannot be read is named in [`QueryContext::missed`]; the read fails where no block could be read at all.
+//! - a block that cannot be read, or is gone, is named in [`QueryContext::missed`]; so is one that had its deletion mark: others that
+//!   divide the blocks may have looked before what replaced it was there; the read fails where no block could be read at all.
 //!
 //! External labels of foreign blocks (`thanos.labels`) are not added to series.
 
@@ -113,40 +113,9 @@ struct Known {
 #[derive(Default)]
 struct Snapshot {
     /// Ascending by time.
-    blocks: Vec<Shown>,
+    blocks: Vec<Block>,
     /// Blocks whose `meta.json` could not be read, a sentence each.
     failed: Vec<(BlockId, String)>,
-}
-
-/// A block that reads ask.
-#[derive(Clone)]
-struct Shown {
-    block: Block,
-    /// Has a deletion mark: what replaces it is shown, too.
-    is_marked: bool,
-}
-
-impl Shown {
-    fn meta(&self) -> &BlockMeta {
-        self.block.meta()
-    }
-
-    /// Whether the error is that this block was removed, and all that it held is in other ones.
-    fn is_replaced(&self, e: &Error) -> bool {
-        self.is_marked && e.kind == Kind::NotFound
-    }
-
-    /// Reports an error of this block, where the query itself can go on.
-    fn missed(&self, ctx: &QueryContext, e: Error) -> Result<()> {
-        if matches!(e.kind, Kind::Exhausted | Kind::Cancelled | Kind::Invalid) {
-            return Err(e);
-        }
-        ctx.check()?;
-        if !self.is_replaced(&e) {
-            ctx.missed(format!("{}: {e}", self.block.path()));
-        }
-        Ok(())
-    }
 }
 
 impl BucketStore {
@@ -214,7 +183,7 @@ impl BucketStore {
             known.insert((tenant, id), Known { block, objects, found: now, marked: None });
         }
         let is_old = |since: Instant| now.duration_since(since) >= inner.config.replaced_shown;
-        let mut shown: HashMap<TenantId, Vec<Shown>> = HashMap::new();
+        let mut shown: HashMap<TenantId, Vec<Block>> = HashMap::new();
         for ((tenant, _), one) in known.iter_mut() {
             let is_dropped = one.marked.is_some_and(is_old);
             // Never in the sync that finds the mark: its listing may be older than what replaces the block.
@@ -222,8 +191,7 @@ impl BucketStore {
             if is_dropped || one.block.meta().thanos.downsample.resolution != 0 {
                 report.skipped += 1;
             } else {
-                let (block, is_marked) = (one.block.clone(), one.marked.is_some());
-                shown.entry(tenant.clone()).or_default().push(Shown { block, is_marked });
+                shown.entry(tenant.clone()).or_default().push(one.block.clone());
             }
         }
         let mut tenants: HashMap<TenantId, Arc<Snapshot>> = HashMap::new();
@@ -236,7 +204,7 @@ impl BucketStore {
                 let one = known.get(&(tenant.clone(), id));
                 one.is_some_and(|one| one.marked.is_none() && is_old(one.found))
             };
-            let hidden = listing::covered(blocks.iter().map(Shown::meta), may_hide);
+            let hidden = listing::covered(blocks.iter().map(Block::meta), may_hide);
             let count = blocks.len();
             blocks.retain(|b| !hidden.contains_key(&b.meta().ulid));
             report.skipped += count - blocks.len();
@@ -268,7 +236,7 @@ impl BucketStore {
         let mut report = WarmReport::default();
         let mut closed: Vec<Block> = Vec::new();
         for (tenant, snapshot) in tenants.iter() {
-            for Shown { block, .. } in &snapshot.blocks {
+            for block in &snapshot.blocks {
                 if wanted(tenant, block.meta().ulid.to_string().as_bytes()) {
                     report.wanted += 1;
                     closed.extend((!block.is_open()).then(|| block.clone()));
@@ -300,7 +268,7 @@ impl BucketStore {
     }
 
     /// The blocks of the query's tenant that are to be asked and overlap the range; those that are known to be unreadable are reported.
-    fn in_range(&self, ctx: &QueryContext, start_ms: i64, end_ms: i64) -> Vec<Shown> {
+    fn in_range(&self, ctx: &QueryContext, start_ms: i64, end_ms: i64) -> Vec<Block> {
         let snapshot = self.snapshot(ctx.tenant());
         for (_, sentence) in snapshot.failed.iter().filter(|(id, _)| self.owns(*id)) {
             ctx.missed(sentence.clone());
@@ -319,22 +287,24 @@ impl BucketStore {
     async fn each<T, F: Future<Output = Result<T>> + Send>(
         &self,
         ctx: &QueryContext,
-        blocks: Vec<Shown>,
-        ask: impl Fn(Shown) -> F,
+        blocks: Vec<Block>,
+        ask: impl Fn(Block) -> F,
     ) -> Result<Vec<T>> {
         let asked = blocks.into_iter().map(|block| {
-            let answer = ask(block.clone());
-            async move { (block, answer.await) }
+            let path = block.path().clone();
+            let answer = ask(block);
+            async move { (path, answer.await) }
         });
         let mut answers = stream::iter(asked).buffered(BLOCKS_AT_ONCE);
         let mut found = Vec::new();
         let mut last_error = None;
-        while let Some((block, answer)) = answers.next().await {
+        while let Some((path, answer)) = answers.next().await {
             match answer {
                 Ok(answer) => found.push(answer),
+                Err(e) if is_fatal(ctx, &e) => return Err(e),
                 Err(e) => {
-                    block.missed(ctx, e.clone())?;
-                    last_error = Some(e).filter(|e| !block.is_replaced(e)).or(last_error);
+                    ctx.missed(format!("{path}: {e}"));
+                    last_error = Some(e);
                 }
             }
         }
@@ -357,7 +327,7 @@ impl BucketStore {
             .each(ctx, blocks, |block| {
                 let (ctx, select) = (ctx.clone(), select.clone());
                 async move {
-                    let series = block.block.select_in_batches(&ctx, &select, batch_bytes).await?;
+                    let series = block.select_in_batches(&ctx, &select, batch_bytes).await?;
                     Ok(or_missed(series, ctx, block))
                 }
             })
@@ -369,7 +339,7 @@ impl BucketStore {
         let (start_ms, end_ms) = select::range(select);
         let blocks = self.in_range(ctx, start_ms, end_ms);
         let lists =
-            self.each(ctx, blocks, |block| async move { block.block.label_names(ctx, select).await }).await?;
+            self.each(ctx, blocks, |block| async move { block.label_names(ctx, select).await }).await?;
         Ok(merge::merge_strings(lists, select.limit))
     }
 
@@ -382,7 +352,7 @@ impl BucketStore {
         let (start_ms, end_ms) = select::range(select);
         let blocks = self.in_range(ctx, start_ms, end_ms);
         let lists = self
-            .each(ctx, blocks, |block| async move { block.block.label_values(ctx, name, select).await })
+            .each(ctx, blocks, |block| async move { block.label_values(ctx, name, select).await })
             .await?;
         Ok(merge::merge_strings(lists, select.limit))
     }
@@ -391,8 +361,7 @@ impl BucketStore {
     pub async fn series(&self, ctx: &QueryContext, select: &LabelsSelect) -> Result<Vec<Labels>> {
         let (start_ms, end_ms) = select::range(select);
         let blocks = self.in_range(ctx, start_ms, end_ms);
-        let lists =
-            self.each(ctx, blocks, |block| async move { block.block.series(ctx, select).await }).await?;
+        let lists = self.each(ctx, blocks, |block| async move { block.series(ctx, select).await }).await?;
         Ok(merge::merge_series(lists, select.limit))
     }
 
@@ -422,7 +391,7 @@ impl BucketStore {
         let all = self.in_range(ctx, i64::MIN, i64::MAX);
         // Of all blocks, whoever else shows them.
         let known = self.snapshot(ctx.tenant());
-        let Some(newest) = known.blocks.iter().map(Shown::meta).max_by_key(|m| m.end_ms).cloned() else {
+        let Some(newest) = known.blocks.iter().map(Block::meta).max_by_key(|m| m.end_ms).cloned() else {
             return Ok(CardinalityStats::default());
         };
         let mut stats: Vec<CardinalityStats> = all
@@ -439,8 +408,8 @@ impl BucketStore {
         let recent =
             all.into_iter().filter(|b| b.meta().overlaps(newest.start_ms, newest.end_ms - 1)).collect();
         let names = self.each(ctx, recent, |block| async move {
-            let series_by_metric = block.block.series_by_value(ctx, METRIC_NAME).await?;
-            let header = block.block.header(Some(ctx)).await?;
+            let series_by_metric = block.series_by_value(ctx, METRIC_NAME).await?;
+            let header = block.header(Some(ctx)).await?;
             let values_by_label =
                 header.names().map(|(name, count)| (name.to_owned(), count as u64)).collect();
             Ok(CardinalityStats {
@@ -458,17 +427,25 @@ impl BucketStore {
     }
 }
 
+/// Whether the query is over, rather than one block unreadable.
+fn is_fatal(ctx: &QueryContext, e: &Error) -> bool {
+    matches!(e.kind, Kind::Exhausted | Kind::Cancelled | Kind::Invalid) || ctx.check().is_err()
+}
+
 /// Ends a block's stream at an error and reports it, where the query itself can go on.
 fn or_missed(
     series: BoxStream<'static, Result<SeriesChunks>>,
     ctx: QueryContext,
-    block: Shown,
+    block: Block,
 ) -> BoxStream<'static, Result<SeriesChunks>> {
     series
         .scan(false, move |ended, item| {
             let next = match item {
                 _ if *ended => None,
-                Err(e) => block.missed(&ctx, e).err().map(Err),
+                Err(e) if !is_fatal(&ctx, &e) => {
+                    ctx.missed(format!("{}: {e}", block.path()));
+                    None
+                }
                 item => Some(item),
             };
             *ended = next.as_ref().is_none_or(Result::is_err);

@@ -2,8 +2,7 @@
 //!
 //! A block that was marked as compacted is shown until a later sync than the one that found the mark, and for
 //! [`BucketStoreConfig::replaced_shown`] at least. What replaced it was complete before the mark was written: that listing has it for
-//! sure, and where several stores divide the blocks ([`BucketStore::share`]), so has every other one's by then. For the same reason
-//! nothing is missed when a marked block is removed while it is shown, as happens to a store that found the mark late.
+//! sure, and where several stores divide the blocks ([`BucketStore::share`]), so has every other one's by then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -346,25 +345,20 @@ impl BucketStore {
     }
 
     /// The blocks that are to be asked. Says what of the tenant could not be read at the last sync: it may overlap too.
-    fn overlapping(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<Shown> {
+    fn overlapping(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Vec<Block> {
         let tenant = self.tenant(ctx.tenant());
         for (_, sentence) in tenant.unread.iter().filter(|(id, _)| self.owns(id)) {
             ctx.missed(sentence.clone());
         }
-        let shown = tenant.blocks.values().filter(|known| known.is_shown);
-        let wanted =
-            shown.filter(|known| known.meta.overlaps(start_ns, end_ns) && self.owns(&known.meta.block_id));
-        let shown = |known: &Known| Shown {
-            block: Block::new(self.inner.cached.clone(), known.meta.clone()),
-            is_compacted: known.compacted.is_some(),
-        };
-        wanted.map(shown).collect()
+        let metas = tenant.blocks.values().filter(|known| known.is_shown).map(|known| &known.meta);
+        let metas = metas.filter(|meta| meta.overlaps(start_ns, end_ns) && self.owns(&meta.block_id));
+        metas.map(|meta| Block::new(self.inner.cached.clone(), meta.clone())).collect()
     }
 
     /// Of the blocks of the query's tenant in the range, both ends inclusive.
     pub fn version(&self, ctx: &QueryContext, start_ns: i64, end_ns: i64) -> Version {
         let blocks = self.overlapping(ctx, start_ns, end_ns);
-        blocks.iter().map(|shown| Version::of_part(shown.block.meta.block_id.as_bytes())).sum()
+        blocks.iter().map(|block| Version::of_part(block.meta.block_id.as_bytes())).sum()
     }
 
     async fn open(&self, ctx: &QueryContext, block: &Block) -> Result<Arc<File>> {
@@ -376,31 +370,33 @@ impl BucketStore {
         Ok(file)
     }
 
-    /// Runs `read` on all blocks, some side by side. A block that can't be read is missed; a block that is gone and was not known to be
-    /// compacted is missed too, because what replaced it is not known yet. What is the caller's own doing fails.
+    /// Runs `read` on all blocks, some side by side. A block that can't be read is missed; a block that is gone is missed too, with its
+    /// mark known or not: when it was marked is not known, and others may have looked before what replaced it was there. What is the
+    /// caller's own doing fails.
     async fn each<T, F>(
         &self,
         ctx: &QueryContext,
-        blocks: Vec<Shown>,
-        read: impl Fn(Shown) -> F,
+        blocks: Vec<Block>,
+        read: impl Fn(Block) -> F,
     ) -> Result<Vec<T>>
     where
         F: Future<Output = Result<T>>,
     {
         let results: Vec<_> = futures::stream::iter(blocks)
-            .map(|shown| {
-                let reading = read(shown.clone());
-                async move { (shown, reading.await) }
+            .map(|block| {
+                let name = format!("{block:?}");
+                let reading = read(block);
+                async move { (name, reading.await) }
             })
             .buffer_unordered(self.inner.config.blocks_ahead.max(1))
             .collect()
             .await;
         let mut out = Vec::new();
-        for (shown, result) in results {
+        for (name, result) in results {
             ctx.add_blocks(1);
             match result {
                 Ok(found) => out.push(found),
-                Err(e) => shown.missed(ctx, e)?,
+                Err(e) => missed(ctx, &name, e)?,
             }
         }
         Ok(out)
@@ -415,7 +411,7 @@ impl BucketStore {
     ) -> Result<TraceParts> {
         let blocks = self.overlapping(ctx, start_ns, end_ns);
         let parts = self
-            .each(ctx, blocks, |Shown { block, .. }| async move {
+            .each(ctx, blocks, |block| async move {
                 if !block.may_contain(ctx, trace_id).await? {
                     return Ok(None);
                 }
@@ -448,16 +444,12 @@ impl BucketStore {
             let matcher = Arc::new(tags_matcher(select)?);
             let matcher = &matcher;
             let found = self
-                .each(
-                    ctx,
-                    self.overlapping(ctx, select.start_ns, select.end_ns),
-                    |Shown { block, .. }| async move {
-                        let mut names = TagNames::new(select);
-                        let file = self.open(ctx, &block).await?;
-                        block.tag_names(ctx, &file, matcher, &mut names).await?;
-                        Ok(names)
-                    },
-                )
+                .each(ctx, self.overlapping(ctx, select.start_ns, select.end_ns), |block| async move {
+                    let mut names = TagNames::new(select);
+                    let file = self.open(ctx, &block).await?;
+                    block.tag_names(ctx, &file, matcher, &mut names).await?;
+                    Ok(names)
+                })
                 .await?;
             found.into_iter().for_each(|names| all.absorb(names));
         }
@@ -470,14 +462,10 @@ impl BucketStore {
             let matcher = Arc::new(Matcher::new(&tags_fetch(select))?);
             let matcher = &matcher;
             let found = self
-                .each(
-                    ctx,
-                    self.overlapping(ctx, select.start_ns, select.end_ns),
-                    |Shown { block, .. }| async move {
-                        let file = self.open(ctx, &block).await?;
-                        block.tag_values(ctx, &file, matcher, TagValues::new(select)).await
-                    },
-                )
+                .each(ctx, self.overlapping(ctx, select.start_ns, select.end_ns), |block| async move {
+                    let file = self.open(ctx, &block).await?;
+                    block.tag_values(ctx, &file, matcher, TagValues::new(select)).await
+                })
                 .await?;
             found.into_iter().for_each(|values| all.absorb(values));
         }
@@ -485,27 +473,16 @@ impl BucketStore {
     }
 }
 
-/// A block that reads ask.
-#[derive(Clone)]
-struct Shown {
-    block: Block,
-    /// What replaces it is shown, too.
-    is_compacted: bool,
-}
-
-impl Shown {
-    /// Notes that the block could not be read; errors that are not the block's go on.
-    fn missed(&self, ctx: &QueryContext, error: Error) -> Result<()> {
-        match error.kind {
-            Kind::NotFound if self.is_compacted => ctx.check(),
-            Kind::Damaged | Kind::NotFound | Kind::Unavailable | Kind::Internal => {
-                // A query that timed out or was cancelled ends here.
-                ctx.check()?;
-                ctx.missed(format!("traces {:?}: {error}", self.block));
-                Ok(())
-            }
-            Kind::Invalid | Kind::Conflict | Kind::Exhausted | Kind::Cancelled => Err(error),
+/// Notes a block that could not be read; errors that are not the block's go on.
+fn missed(ctx: &QueryContext, name: &str, error: Error) -> Result<()> {
+    match error.kind {
+        Kind::Damaged | Kind::NotFound | Kind::Unavailable | Kind::Internal => {
+            // A query that timed out or was cancelled ends here.
+            ctx.check()?;
+            ctx.missed(format!("traces {name}: {error}"));
+            Ok(())
         }
+        Kind::Invalid | Kind::Conflict | Kind::Exhausted | Kind::Cancelled => Err(error),
     }
 }
 
@@ -519,18 +496,18 @@ impl SpanSource for BucketStore {
         let matcher = Arc::new(Matcher::new(fetch)?);
         let blocks = self.overlapping(ctx, fetch.start_ns, fetch.end_ns);
         let opened = self
-            .each(ctx, blocks, |shown| async move {
-                let file = self.open(ctx, &shown.block).await?;
-                Ok((shown, file))
+            .each(ctx, blocks, |block| async move {
+                let file = self.open(ctx, &block).await?;
+                Ok((block, file))
             })
             .await?;
         // The merge needs every block's next trace: all blocks are under way at once, a few of them at work.
         let slots = Arc::new(Semaphore::new(self.inner.config.blocks_ahead.max(1)));
         let streams = opened
             .into_iter()
-            .map(|(shown, file)| {
-                let ctx = ctx.clone();
-                let spans = shown.block.spans(&ctx, file, matcher.clone(), slots.clone());
+            .map(|(block, file)| {
+                let (ctx, name) = (ctx.clone(), format!("{block:?}"));
+                let spans = block.spans(&ctx, file, matcher.clone(), slots.clone());
                 // A block that fails half-way ends there, and is missed.
                 spans
                     .scan(false, move |ended, item| {
@@ -539,7 +516,7 @@ impl SpanSource for BucketStore {
                             Ok(trace) => Some(Ok(trace)),
                             Err(e) => {
                                 *ended = true;
-                                shown.missed(&ctx, e).err().map(Err)
+                                missed(&ctx, &name, e).err().map(Err)
                             }
                         };
                         futures::future::ready(next)

@@ -17,7 +17,7 @@
 //! same deadline; dropping the request cancels all of them, those that wait for their turn too.
 //!
 //! **Memory**: the answers of the sub-queries that are being put together, reserved from the query's budget; the queues' entries; what is
-//! remembered, reserved from a budget of its own.
+//! remembered, reserved from a budget of its own; while a partial answer is asked for again, it and the next one.
 //!
 //! Known holes: a stream (`tail`, `entries`, ..) that breaks after its beginning, or misses something, is not begun anew. A tail takes no turn: it is idle
 //! mostly, and lives long.

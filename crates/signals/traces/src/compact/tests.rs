@@ -137,31 +137,6 @@ async fn no_view_of_a_compaction_loses_anything() {
     }
 }
 
-/// A store that starts finds what was replaced long ago, and shows it for longer than it is kept.
-#[tokio::test]
-async fn what_was_replaced_may_go_while_it_is_shown() {
-    random::seed(Some(1));
-    let bucket = triptych_blob::memory();
-    for seed in 0..2 {
-        flush(&bucket, head(&[rich(seed)])).await;
-    }
-    let shown = BucketStoreConfig { replaced_shown: Duration::from_secs(60), ..Default::default() };
-    let store = || BucketStore::new(bucket.clone(), shown.clone());
-    let (unaware, late) = (store(), store());
-    unaware.sync().await.unwrap();
-    let now = BASE_NS as i64 + 10 * 3600 * SECOND;
-    assert_eq!(compact(&bucket, &config(), now).await.written_blocks, 1);
-    late.sync().await.unwrap();
-    assert_eq!(late.blocks(&TenantId::single()).len(), 3);
-    assert_eq!(compact(&bucket, &config(), now + 3601 * SECOND).await.deleted_blocks, 2);
-    for (store, found, missed) in [(&late, 2, 0), (&unaware, 0, 2)] {
-        let ctx = ctx();
-        let traces = triptych_traceql::SpanSource::fetch(store, &ctx, &FetchSpans::default()).await.unwrap();
-        assert_eq!(traces.try_collect::<Vec<_>>().await.unwrap().len(), found);
-        assert_eq!(ctx.report().missed.len(), missed, "{:?}", ctx.report());
-    }
-}
-
 /// Replicas that flush at different moments, across full hours: what each hour's blocks hold is merged without a copy left.
 #[tokio::test]
 async fn replicas_that_flush_at_other_times_leave_no_copies() {

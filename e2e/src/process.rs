@@ -257,6 +257,17 @@ impl Process {
     }
 }
 
+/// Who takes the addresses next finds them free: the process is gone, not only told to go.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let _ = self.child.start_kill();
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// Runs another command of the binary (`query`, `config`); returns its standard output.
 pub async fn run(args: &[&str]) -> Result<String> {
     let output =

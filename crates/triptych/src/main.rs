@@ -25,13 +25,26 @@ mod membership;
 mod roles;
 mod telemetry;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Fewer threads than cores wait on each other in it than in the system's allocator, and it gives memory back.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // One line, from the outermost to what caused it: what a person reads first, and all of it.
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     // One TLS provider for every client in the process; the second call of a process would fail and is not there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli::Cli::parse().command {

@@ -11,9 +11,9 @@
 //! Whoever has not listed the bucket for longer than `sync_age_max`, or not at all yet, does not know what is in it and answers nothing
 //! (Unavailable): an answer without the newest blocks would look whole (I5).
 //!
-//! **Views differ** by what one store-gateway has listed and another one has not yet. A block that was replaced (compaction) is shown by
-//! its owner until everybody who answers must have seen what replaced it: for `replaced_shown` since its owner saw that. Both are read
-//! meanwhile, and copies are merged by their natural key.
+//! **Views differ** by what one store-gateway has listed and another one has not yet. Who owns a block that was replaced (compaction) asks
+//! what replaced it, beside the owner of that, until everybody who answers must have seen it: for `replaced_shown` since it was found.
+//! Copies are merged by their natural key. The replaced block itself is not asked any more, so it does not matter when it goes.
 //!
 //! **Warm before it owns**: every look opens the indexes of the blocks that questions will come for as the ring shows it, as the owner
 //! or as who stands in for it, as far as the caches have room. Ready, and so active, after the first look through all signals and the
@@ -63,8 +63,9 @@ pub struct Config {
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub sync_age_max: Duration,
-    /// A block that was replaced by a merged one is shown for this long after that was found: every other store-gateway knows the merged
-    /// one by then. Keep it above `sync_age_max` by as much as a query may take, and below `compactor.delete_delay`.
+    /// A store-gateway that owns a block which was replaced by a merged one asks the merged one for this long after it was found: every
+    /// other store-gateway knows it by then. Keep it above `sync_age_max` by as much as a query may take, and below
+    /// `compactor.delete_delay`: for as long a block is shown that was marked and that nothing replaces.
     #[serde(with = "triptych_config::duration")]
     #[schemars(with = "String")]
     pub replaced_shown: Duration,
@@ -250,7 +251,8 @@ async fn look<D: BucketDoor>(door: &D, ring: &Ring, warm_max: Duration) -> Resul
         tracing::warn!(
             signal,
             ?took,
-            "looking through the bucket takes so long that answers will be refused when it takes {age_max:?}              (store_gateway.sync_age_max): raise that, and ingester.retain_after_flush with it"
+            "looking through the bucket takes so long that answers will be refused when it takes {age_max:?} \
+             (store_gateway.sync_age_max): raise that, and ingester.retain_after_flush with it"
         );
     }
     let warm = async {

@@ -5,12 +5,13 @@
 //!
 //! What a read shows:
 //! - a block without `meta.json` does not exist yet, or no more;
-//! - a block whose samples are all in another one (a compaction that has not removed its sources) is not asked once that other one has
-//!   been known for [`BucketStoreConfig::replaced_shown`];
-//! - a block with a deletion mark is dropped at a later sync than the one that saw the mark first, by as much at least. Whatever
-//!   replaced it was complete before the mark was written, so that listing has it for sure;
-//! - of several stores that divide the blocks ([`BucketStore::share`]) each one shows what it owns: what one shows no more because it was
-//!   replaced, every other one must know the replacement of. Hence the time;
+//! - a block whose samples are all in another one (a compaction, whether it has removed its sources or not) is not asked: it may go at
+//!   any time. The other one is asked in its place;
+//! - of several stores that divide the blocks ([`BucketStore::share`]) each one asks what it owns. One that owns a block which was
+//!   replaced asks the replacement too, beside the owner of that: until it has known it for [`BucketStoreConfig::replaced_shown`], and
+//!   so every other store must know it. No clock of another machine counts;
+//! - a block with a deletion mark that nothing replaces is dropped at a later sync than the one that saw the mark first, by as much at
+//!   least: what may have replaced it was complete before the mark was written, so that listing has it for sure;
 //! - downsampled blocks (Thanos) are not asked;
 //! - a block that cannot be read, or is gone, is named in [`QueryContext::missed`]; so is one that had its deletion mark: others that
 //!   divide the blocks may have looked before what replaced it was there; the read fails where no block could be read at all.
@@ -53,7 +54,7 @@ pub struct BucketStoreConfig {
     pub header_cache_bytes_max: u64,
     /// Memory for pages of postings and series, in bytes.
     pub page_cache_bytes_max: u64,
-    /// How long a block is shown after something was found that replaces it. Zero where one store alone shows all blocks; see the module.
+    /// How long what replaced a block is asked by the block's owner too. Zero where one store alone shows all blocks; see the module.
     pub replaced_shown: Duration,
 }
 
@@ -110,10 +111,28 @@ struct Known {
     marked: Option<Instant>,
 }
 
+/// A block that reads ask.
+struct Shown {
+    block: Block,
+    /// What it replaced, as long as not everybody must know that.
+    stands_for: Vec<BlockId>,
+}
+
+impl Shown {
+    fn meta(&self) -> &BlockMeta {
+        self.block.meta()
+    }
+
+    /// Whose owners ask it.
+    fn ids(&self) -> impl Iterator<Item = BlockId> {
+        std::iter::once(self.meta().ulid).chain(self.stands_for.iter().copied())
+    }
+}
+
 #[derive(Default)]
 struct Snapshot {
     /// Ascending by time.
-    blocks: Vec<Block>,
+    blocks: Vec<Shown>,
     /// Blocks whose `meta.json` could not be read, a sentence each.
     failed: Vec<(BlockId, String)>,
 }
@@ -183,35 +202,49 @@ impl BucketStore {
             known.insert((tenant, id), Known { block, objects, found: now, marked: None });
         }
         let is_old = |since: Instant| now.duration_since(since) >= inner.config.replaced_shown;
-        let mut shown: HashMap<TenantId, Vec<Block>> = HashMap::new();
+        // With whether they are dropped, unless something replaces them.
+        let mut candidates: HashMap<TenantId, Vec<(Block, bool)>> = HashMap::new();
         for ((tenant, _), one) in known.iter_mut() {
-            let is_dropped = one.marked.is_some_and(is_old);
             // Never in the sync that finds the mark: its listing may be older than what replaces the block.
+            let is_dropped = one.marked.is_some_and(is_old);
             one.marked = one.objects.is_marked().then(|| one.marked.unwrap_or(now));
-            if is_dropped || one.block.meta().thanos.downsample.resolution != 0 {
+            if one.block.meta().thanos.downsample.resolution != 0 {
                 report.skipped += 1;
             } else {
-                shown.entry(tenant.clone()).or_default().push(one.block.clone());
+                candidates.entry(tenant.clone()).or_default().push((one.block.clone(), is_dropped));
             }
         }
         let mut tenants: HashMap<TenantId, Arc<Snapshot>> = HashMap::new();
         for tenant in failed.keys() {
-            shown.entry(tenant.clone()).or_default();
+            candidates.entry(tenant.clone()).or_default();
         }
-        for (tenant, mut blocks) in shown {
-            // What will be dropped soon must not hide what stays, nor what others may not have found yet.
-            let may_hide = |id: BlockId| {
-                let one = known.get(&(tenant.clone(), id));
-                one.is_some_and(|one| one.marked.is_none() && is_old(one.found))
-            };
-            let hidden = listing::covered(blocks.iter().map(Block::meta), may_hide);
-            let count = blocks.len();
-            blocks.retain(|b| !hidden.contains_key(&b.meta().ulid));
+        for (tenant, candidates) in candidates {
+            let one = |id: BlockId| known.get(&(tenant.clone(), id));
+            // What will be dropped soon must not stand for what stays.
+            let may_cover = |id| one(id).is_some_and(|one| one.marked.is_none());
+            let covered = listing::covered(candidates.iter().map(|(block, _)| block.meta()), may_cover);
+            let mut stands_for: HashMap<BlockId, Vec<BlockId>> = HashMap::new();
+            for (id, by) in &covered {
+                if one(*by).is_some_and(|by| !is_old(by.found)) {
+                    stands_for.entry(*by).or_default().push(*id);
+                }
+            }
+            let count = candidates.len();
+            let shown = candidates
+                .into_iter()
+                .filter(|(block, is_dropped)| !is_dropped && !covered.contains_key(&block.meta().ulid));
+            let shown = shown.map(|(block, _)| {
+                let stands_for = stands_for.remove(&block.meta().ulid).unwrap_or_default();
+                Shown { block, stands_for }
+            });
+            let mut blocks: Vec<Shown> = shown.collect();
             report.skipped += count - blocks.len();
             report.blocks += blocks.len();
             blocks.sort_by_key(|b| (b.meta().start_ms, b.meta().ulid));
             let failed = failed.remove(&tenant).unwrap_or_default();
-            tenants.insert(tenant, Arc::new(Snapshot { blocks, failed }));
+            if !blocks.is_empty() || !failed.is_empty() {
+                tenants.insert(tenant, Arc::new(Snapshot { blocks, failed }));
+            }
         }
         report.tenants = tenants.len();
         *inner.tenants.write() = Arc::new(tenants);
@@ -225,7 +258,7 @@ impl BucketStore {
 
     /// What `meta.json` of a tenant's blocks says, ascending by time.
     pub fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta> {
-        self.snapshot(tenant).blocks.iter().map(|b| b.meta().clone()).collect()
+        self.snapshot(tenant).blocks.iter().map(|shown| shown.meta().clone()).collect()
     }
 
     /// Opens blocks that are `wanted` by their tenant and ULID, the newest first, as long as there is room in the cache. May be dropped
@@ -236,10 +269,10 @@ impl BucketStore {
         let mut report = WarmReport::default();
         let mut closed: Vec<Block> = Vec::new();
         for (tenant, snapshot) in tenants.iter() {
-            for block in &snapshot.blocks {
-                if wanted(tenant, block.meta().ulid.to_string().as_bytes()) {
+            for shown in &snapshot.blocks {
+                if shown.ids().any(|id| wanted(tenant, id.to_string().as_bytes())) {
                     report.wanted += 1;
-                    closed.extend((!block.is_open()).then(|| block.clone()));
+                    closed.extend((!shown.block.is_open()).then(|| shown.block.clone()));
                 }
             }
         }
@@ -273,8 +306,8 @@ impl BucketStore {
         for (_, sentence) in snapshot.failed.iter().filter(|(id, _)| self.owns(*id)) {
             ctx.missed(sentence.clone());
         }
-        let blocks = snapshot.blocks.iter().filter(|b| b.meta().overlaps(start_ms, end_ms));
-        blocks.filter(|b| self.owns(b.meta().ulid)).cloned().collect()
+        let shown = snapshot.blocks.iter().filter(|shown| shown.meta().overlaps(start_ms, end_ms));
+        shown.filter(|shown| shown.ids().any(|id| self.owns(id))).map(|shown| shown.block.clone()).collect()
     }
 
     /// Of the blocks of the query's tenant in the range, both ends inclusive.
@@ -391,7 +424,7 @@ impl BucketStore {
         let all = self.in_range(ctx, i64::MIN, i64::MAX);
         // Of all blocks, whoever else shows them.
         let known = self.snapshot(ctx.tenant());
-        let Some(newest) = known.blocks.iter().map(Block::meta).max_by_key(|m| m.end_ms).cloned() else {
+        let Some(newest) = known.blocks.iter().map(Shown::meta).max_by_key(|m| m.end_ms).cloned() else {
             return Ok(CardinalityStats::default());
         };
         let mut stats: Vec<CardinalityStats> = all

@@ -1,8 +1,11 @@
 //! All tenants' blocks in the bucket: which there are, and reads over those that a question touches.
 //!
-//! A block that was marked as compacted is shown until a later sync than the one that found the mark, and for
-//! [`BucketStoreConfig::replaced_shown`] at least. What replaced it was complete before the mark was written: that listing has it for
-//! sure, and where several stores divide the blocks ([`BucketStore::share`]), so has every other one's by then.
+//! A block whose mark names what replaced it is not asked: it may go at any time. What replaced it is asked in its place. Where several
+//! stores divide the blocks ([`BucketStore::share`]) the block's owner does that too, beside the owner of the replacement: until it has
+//! known that for [`BucketStoreConfig::replaced_shown`], and so every other store must know it. No clock of another machine counts.
+//!
+//! Where a mark names nothing that is there, its block is shown until a later sync than the one that found the mark, and for as long at
+//! least: what may have replaced it was complete before the mark was written, and that listing has it for sure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -53,7 +56,7 @@ pub struct BucketStoreConfig {
     pub blocks_ahead: usize,
     /// `meta.json` objects that a sync reads side by side.
     pub metas_ahead: usize,
-    /// How long a block is shown after something was found that replaces it. Zero where one store alone shows all blocks; see the module.
+    /// How long what replaced a block is asked by the block's owner too. Zero where one store alone shows all blocks; see the module.
     pub replaced_shown: Duration,
 }
 
@@ -73,9 +76,27 @@ impl Default for BucketStoreConfig {
 #[derive(Clone)]
 struct Known {
     meta: Arc<BlockMeta>,
-    /// When the sync ended that found it compacted.
-    compacted: Option<Instant>,
+    /// When the sync ended that found it.
+    found: Instant,
+    mark: Option<Mark>,
     is_shown: bool,
+    /// What it replaced, as long as not everybody must know that.
+    stands_for: Vec<Uuid>,
+}
+
+impl Known {
+    /// Whose owners ask it.
+    fn ids(&self) -> impl Iterator<Item = &Uuid> {
+        std::iter::once(&self.meta.block_id).chain(&self.stands_for)
+    }
+}
+
+/// A block is on its way out.
+#[derive(Clone)]
+struct Mark {
+    /// When the sync ended that found it.
+    found: Instant,
+    replaced_by: Option<Uuid>,
 }
 
 type Blocks = BTreeMap<Uuid, Known>;
@@ -107,6 +128,38 @@ struct Tenant {
     blocks: Blocks,
     /// Blocks whose metas could not be read at the last sync, a sentence each.
     unread: Vec<(Uuid, String)>,
+}
+
+impl Tenant {
+    /// Shows what replaced a block instead of it; it stands for the block as long as `is_new` says.
+    fn put_replacements(&mut self, is_new: impl Fn(&Known) -> bool) {
+        let replaced: Vec<_> =
+            self.blocks.keys().filter_map(|id| Some((*id, self.replacement(id)?))).collect();
+        for known in self.blocks.values_mut() {
+            known.stands_for.clear();
+        }
+        for (id, by) in replaced {
+            if let Some(known) = self.blocks.get_mut(&id) {
+                known.is_shown = false;
+            }
+            if let Some(known) = self.blocks.get_mut(&by).filter(|known| is_new(known)) {
+                known.stands_for.push(id);
+            }
+        }
+    }
+
+    /// What holds the spans of a block that was replaced, if that is there: it may have been replaced in its turn.
+    fn replacement(&self, id: &Uuid) -> Option<Uuid> {
+        let mut by = self.blocks.get(id)?.mark.as_ref()?.replaced_by?;
+        // Bounded: marks of somebody's making may name each other.
+        for _ in 0..self.blocks.len() {
+            match &self.blocks.get(&by)?.mark {
+                Some(mark) => by = mark.replaced_by?,
+                None => return Some(by),
+            }
+        }
+        None
+    }
 }
 
 /// The blocks of all tenants. Clones share them, but not whose blocks they read.
@@ -173,10 +226,11 @@ pub(crate) async fn read_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Resul
 }
 
 /// As [`read_meta`], of a block that was marked as compacted.
-async fn read_compacted_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Result<BlockMeta> {
+async fn read_compacted_meta(bucket: &Bucket, tenant: &str, id: &Uuid) -> Result<CompactedMeta> {
     let path = crate::block::read::block_dir(tenant, id).join(COMPACTED_META_NAME);
-    let meta = CompactedMeta::parse(&read_object(bucket, &path).await?)?.meta;
-    of_place(meta, tenant, id, &path)
+    let mut mark = CompactedMeta::parse(&read_object(bucket, &path).await?)?;
+    mark.meta = of_place(mark.meta, tenant, id, &path)?;
+    Ok(mark)
 }
 
 fn of_place(mut meta: BlockMeta, tenant: &str, id: &Uuid, path: &Path) -> Result<BlockMeta> {
@@ -246,50 +300,58 @@ impl BucketStore {
         let Inner { bucket, config, .. } = &*self.inner;
         let listing = list_tenant(bucket, tenant).await?;
         let mut now = Tenant::default();
-        let mut new = Vec::new();
+        let mut unread = Vec::new();
         let compacted = listing.compacted.iter().map(|id| (*id, true));
         for (id, is_compacted) in listing.live.iter().map(|id| (*id, false)).chain(compacted) {
-            match before.get(&id) {
-                Some(known) => drop(now.blocks.insert(id, known.clone())),
-                None => new.push((id, is_compacted)),
+            let known = before.get(&id);
+            if known.is_none_or(|known| is_compacted && known.mark.is_none()) {
+                unread.push((id, is_compacted));
+            }
+            if let Some(known) = known {
+                now.blocks.insert(id, known.clone());
             }
         }
-        let metas = futures::stream::iter(new)
+        let metas = futures::stream::iter(unread)
             .map(|(id, is_compacted)| async move {
                 let live = match is_compacted {
                     true => Err(Error::not_found("compacted")),
-                    false => read_meta(bucket, tenant, &id).await,
+                    false => read_meta(bucket, tenant, &id).await.map(|meta| (meta, None)),
                 };
                 match live {
                     // Or marked since the listing.
                     Err(e) if e.kind == Kind::NotFound => {
-                        (id, read_compacted_meta(bucket, tenant, &id).await)
+                        let read = read_compacted_meta(bucket, tenant, &id).await;
+                        (id, read.map(|mark| (mark.meta, Some(mark.replaced_by))))
                     }
-                    meta => (id, meta),
+                    read => (id, read),
                 }
             })
             .buffer_unordered(config.metas_ahead.max(1));
         let metas: Vec<_> = metas.collect().await;
-        for (id, meta) in metas {
-            match meta.and_then(|m| m.check_format().map(|()| m)) {
-                Ok(meta) => {
-                    let known = Known { meta: Arc::new(meta), compacted: None, is_shown: true };
-                    now.blocks.insert(id, known);
+        let ended = Instant::now();
+        let is_old = |since: Instant| ended.duration_since(since) >= config.replaced_shown;
+        // Never in the sync that finds the mark: its listing may be older than what replaces the block.
+        for known in now.blocks.values_mut() {
+            known.is_shown = known.mark.as_ref().is_none_or(|mark| !is_old(mark.found));
+        }
+        for (id, read) in metas {
+            match read.and_then(|(meta, mark)| meta.check_format().map(|()| (meta, mark))) {
+                Ok((meta, mark)) => {
+                    let new = || {
+                        let (meta, stands_for) = (Arc::new(meta), Vec::new());
+                        Known { meta, found: ended, mark: None, is_shown: true, stands_for }
+                    };
+                    let known = now.blocks.entry(id).or_insert_with(new);
+                    known.mark = mark.map(|replaced_by| Mark { found: ended, replaced_by });
                 }
+                // Its mark is read at the next sync.
+                Err(_) if now.blocks.contains_key(&id) => {}
                 // Removed since the listing: what replaced it, if anything, is long there.
                 Err(e) if e.kind == Kind::NotFound => {}
                 Err(e) => now.unread.push((id, format!("traces block {tenant}/{id}: {e}"))),
             }
         }
-        let ended = Instant::now();
-        for id in &listing.compacted {
-            if let Some(known) = now.blocks.get_mut(id) {
-                // Never in the sync that finds the mark: its listing may be older than what replaces the block.
-                let is_old = |since: Instant| ended.duration_since(since) >= config.replaced_shown;
-                known.is_shown = !known.compacted.is_some_and(is_old);
-                known.compacted.get_or_insert(ended);
-            }
-        }
+        now.put_replacements(|replacement| !is_old(replacement.found));
         Ok(now)
     }
 
@@ -300,11 +362,11 @@ impl BucketStore {
         let mut report = WarmReport::default();
         let mut closed = Vec::new();
         for tenant in self.tenants() {
-            for meta in self.blocks(&tenant) {
-                if wanted(&tenant, meta.block_id.as_bytes()) {
+            for known in self.tenant(&tenant).blocks.values().filter(|known| known.is_shown) {
+                if known.ids().any(|id| wanted(&tenant, id.as_bytes())) {
                     report.wanted += 1;
-                    if !inner.footers.contains_key(&meta.block_id) {
-                        closed.push((tenant.clone(), Block::new(inner.cached.clone(), meta)));
+                    if !inner.footers.contains_key(&known.meta.block_id) {
+                        closed.push((tenant.clone(), Block::new(inner.cached.clone(), known.meta.clone())));
                     }
                 }
             }
@@ -350,9 +412,10 @@ impl BucketStore {
         for (_, sentence) in tenant.unread.iter().filter(|(id, _)| self.owns(id)) {
             ctx.missed(sentence.clone());
         }
-        let metas = tenant.blocks.values().filter(|known| known.is_shown).map(|known| &known.meta);
-        let metas = metas.filter(|meta| meta.overlaps(start_ns, end_ns) && self.owns(&meta.block_id));
-        metas.map(|meta| Block::new(self.inner.cached.clone(), meta.clone())).collect()
+        let shown = tenant.blocks.values().filter(|known| {
+            known.is_shown && known.meta.overlaps(start_ns, end_ns) && known.ids().any(|id| self.owns(id))
+        });
+        shown.map(|known| Block::new(self.inner.cached.clone(), known.meta.clone())).collect()
     }
 
     /// Of the blocks of the query's tenant in the range, both ends inclusive.
@@ -370,9 +433,8 @@ impl BucketStore {
         Ok(file)
     }
 
-    /// Runs `read` on all blocks, some side by side. A block that can't be read is missed; a block that is gone is missed too, with its
-    /// mark known or not: when it was marked is not known, and others may have looked before what replaced it was there. What is the
-    /// caller's own doing fails.
+    /// Runs `read` on all blocks, some side by side. A block that can't be read is missed, one that is gone too: others may have looked
+    /// before what replaced it was there. What is the caller's own doing fails.
     async fn each<T, F>(
         &self,
         ctx: &QueryContext,

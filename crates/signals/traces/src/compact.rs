@@ -225,9 +225,14 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn mark(&mut self, meta: BlockMeta, compacted: &mut Compacted) -> Result<()> {
+    async fn mark(
+        &mut self,
+        meta: BlockMeta,
+        replaced_by: Option<Uuid>,
+        compacted: &mut Compacted,
+    ) -> Result<()> {
         let id = meta.block_id;
-        let mark = CompactedMeta { meta, compacted_s: self.now_ns.div_euclid(1_000_000_000) };
+        let mark = CompactedMeta { meta, compacted_s: self.now_ns.div_euclid(1_000_000_000), replaced_by };
         let path = self.path(&id, COMPACTED_META_NAME);
         self.bucket.put(&path, mark.to_json()?.into()).await.map_err(store_error)?;
         self.delete(&self.path(&id, META_NAME)).await?;
@@ -244,7 +249,7 @@ impl Round<'_> {
             live.values().filter(|m| m.end_s.saturating_mul(1_000_000_000) < oldest_ns).cloned().collect();
         for meta in old {
             let id = meta.block_id;
-            match self.mark(meta, compacted).await {
+            match self.mark(meta, None, compacted).await {
                 Ok(()) => {
                     live.remove(&id);
                     self.report.expired_blocks += 1;
@@ -274,15 +279,18 @@ impl Round<'_> {
             if inputs.is_empty() {
                 return Ok(());
             }
-            match merge_blocks(self.bucket, self.tenant, &inputs, &self.config.options).await {
+            let merged = merge_blocks(self.bucket, self.tenant, &inputs, &self.config.options).await;
+            let replaced_by = match merged {
                 Ok(Merged { block, copies }) => {
                     self.report.copies += copies;
+                    let written_id = block.as_ref().map(|written| written.block_id);
                     if let Some(written) = block {
                         self.changed = true;
                         self.report.written_blocks += 1;
                         self.report.written_bytes += written.size;
                         live.insert(written.block_id, written);
                     }
+                    written_id
                 }
                 Err(MergeError::Input(id, e)) => {
                     self.failed(&id, "merging", &e);
@@ -290,12 +298,12 @@ impl Round<'_> {
                     continue;
                 }
                 Err(MergeError::Output(e)) => return Err(e.context("writing a merged block")),
-            }
+            };
             for meta in inputs {
                 let id = meta.block_id;
                 live.remove(&id);
                 self.report.merged_blocks += 1;
-                if let Err(e) = self.mark(meta, compacted).await {
+                if let Err(e) = self.mark(meta, replaced_by, compacted).await {
                     self.failed(&id, "marking as merged", &e);
                 }
             }

@@ -64,6 +64,13 @@ fn put_uuid<S: Serializer>(id: &Uuid, s: S) -> std::result::Result<S::Ok, S::Err
 fn take_uuid<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Uuid, D::Error> {
     String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
 }
+fn put_maybe_uuid<S: Serializer>(id: &Option<Uuid>, s: S) -> std::result::Result<S::Ok, S::Error> {
+    id.map(|id| id.hyphenated().to_string()).serialize(s)
+}
+fn take_maybe_uuid<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Uuid>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+}
 fn put_time<S: Serializer>(seconds: &i64, s: S) -> std::result::Result<S::Ok, S::Error> {
     s.collect_str(&Timestamp::from_second(*seconds).map_err(serde::ser::Error::custom)?)
 }
@@ -96,13 +103,23 @@ impl BlockMeta {
     }
 }
 
-/// A block that was replaced by a larger one.
+/// A block that is on its way out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompactedMeta {
     #[serde(flatten)]
     pub meta: BlockMeta,
     #[serde(rename = "compactedTime", serialize_with = "put_time", deserialize_with = "take_time")]
     pub compacted_s: i64,
+    /// The block that holds its spans now. `None`: they are gone for good (retention), or somebody else's mark, which does not say. Ours;
+    /// Tempo's readers take no notice.
+    #[serde(
+        rename = "replacedBy",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "put_maybe_uuid",
+        deserialize_with = "take_maybe_uuid"
+    )]
+    pub replaced_by: Option<Uuid>,
 }
 
 impl CompactedMeta {

@@ -5,6 +5,7 @@ use triptych_blob::object_store::ObjectStore;
 use triptych_blob::{FailingBucket, WarmReport};
 use triptych_model::Share;
 use triptych_runtime::random;
+use triptych_traceql::SpanSource;
 use triptych_traceql::source::FetchSpans;
 
 use super::*;
@@ -135,6 +136,49 @@ async fn no_view_of_a_compaction_loses_anything() {
         }
         assert_eq!(lost > 0, replaced_shown.is_zero(), "{lost} answers of {replaced_shown:?} had gaps");
     }
+}
+
+/// What was marked may go at any time, whatever a clock says: who owns it asks what replaced it, and what replaced that.
+#[tokio::test]
+async fn what_was_replaced_may_go() {
+    random::seed(Some(1));
+    let bucket = triptych_blob::memory();
+    let tenant = TenantId::single();
+    let now = BASE_NS as i64 + 10 * 3600 * SECOND;
+    let config = BucketStoreConfig { replaced_shown: Duration::from_secs(60), ..Default::default() };
+    let late = BucketStore::new(bucket.clone(), config.clone());
+    for round in 0..2 {
+        flush(&bucket, head(&[rich(round * 2)])).await;
+        flush(&bucket, head(&[rich(round * 2 + 1)])).await;
+        late.sync().await.unwrap();
+        assert_eq!(compact(&bucket, &self::config(), now).await.written_blocks, 1);
+    }
+    let fresh = BucketStore::new(bucket.clone(), config);
+    fresh.sync().await.unwrap();
+    let shown = fresh.blocks(&tenant);
+    assert_eq!(shown.len(), 1);
+    // A compactor's clock leaps.
+    let later = now + 100 * 3600 * SECOND;
+    assert_eq!(compact(&bucket, &self::config(), later).await.deleted_blocks, 5);
+    let members: Arc<[Arc<str>]> = (0..16).map(|n| Arc::from(format!("s-{n}"))).collect();
+    let mut asked = 0;
+    for mine in 0..members.len() {
+        let share = Share::new(members.clone(), mine).unwrap();
+        let part = fresh.share(Some(&share));
+        let ctx = ctx();
+        let found = part.fetch(&ctx, &FetchSpans::default()).await.unwrap();
+        let found = found.try_collect::<Vec<_>>().await.unwrap().len();
+        assert!(ctx.report().missed.is_empty());
+        assert!(found == 0 || found == 4, "{found}");
+        asked += usize::from(found > 0);
+    }
+    // The owners of the last and of the five before it.
+    assert!((2..=6).contains(&asked), "{asked}");
+    // Who has not looked since says what it lacks.
+    let ctx = ctx();
+    let found = late.fetch(&ctx, &FetchSpans::default()).await.unwrap();
+    assert_eq!(found.try_collect::<Vec<_>>().await.unwrap().len(), 0);
+    assert_eq!(ctx.report().missed.len(), 3);
 }
 
 /// Replicas that flush at different moments, across full hours: what each hour's blocks hold is merged without a copy left.

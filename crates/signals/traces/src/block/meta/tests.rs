@@ -38,9 +38,14 @@ fn ours_is_written_as_tempos() {
     assert!(json.contains(r#""startTime":"2022-07-04T11:11:09Z""#), "{json}");
     assert!(json.contains(r#"{"n":"http.response.status_code","t":"int"}"#), "{json}");
     assert_eq!(BlockMeta::parse(json.as_bytes()).unwrap(), meta);
-    let compacted = CompactedMeta { meta, compacted_s: 1_700_000_000 };
+    let mut compacted = CompactedMeta { meta, compacted_s: 1_700_000_000, replaced_by: None };
     let json = String::from_utf8(compacted.to_json().unwrap()).unwrap();
     assert!(json.contains(r#""compactedTime":"2023-11-14T22:13:20Z""#), "{json}");
+    assert!(!json.contains("replacedBy"), "{json}");
+    assert_eq!(CompactedMeta::parse(json.as_bytes()).unwrap(), compacted);
+    compacted.replaced_by = Some(Uuid::from_u128(7));
+    let json = String::from_utf8(compacted.to_json().unwrap()).unwrap();
+    assert!(json.contains(r#""replacedBy":"00000000-0000-0000-0000-000000000007""#), "{json}");
     assert_eq!(CompactedMeta::parse(json.as_bytes()).unwrap(), compacted);
 }
 

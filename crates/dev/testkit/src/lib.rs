@@ -34,9 +34,6 @@
 //! [`journal`]'s digest tells whether two runs were the same, and a test runs some seeds twice.
 //!
 //! # Known holes
-//! A store-gateway that starts shows blocks that were replaced before for longer than the compactor may keep them: where that falls into the
-//! growing, a seed fails though the answer was honest (one of some five hundred).
-//!
 //! Threads: what goes wrong only where two of them run at once is not found. gRPC and HTTP are not simulated: calls pass
 //! between the traits of `triptych_rpc`.
 

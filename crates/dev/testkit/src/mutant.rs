@@ -13,7 +13,7 @@ pub enum Mutant {
     QuorumOfOne,
     /// Ingesters forget what they have flushed at once, before every store-gateway has seen it.
     NotRetained,
-    /// A store-gateway no longer shows a block as soon as it finds what replaced it, which the owner of that may not have found yet.
+    /// A store-gateway leaves what replaced its block to the owner of that, who may not have found it yet.
     HiddenAtOnce,
     /// Ingesters that come count from the beginning, before everybody has heard of them.
     NewSkipped,

@@ -64,7 +64,7 @@ const LEAPS: usize = 3;
 const LEAP: Duration = Duration::from_secs(20 * 3600);
 /// Every compactor has had a round of its own.
 const ROUND: Duration = Duration::from_secs(12);
-/// What was merged in the first rounds has become known to all, and what it replaced is not shown any more.
+/// What was merged in the first rounds has become known to all, and nobody but its owner asks it any more.
 const WATCHED: Duration = Duration::from_secs(26);
 
 /// Runs a seed. To be called on a tokio runtime of one thread whose time is paused.

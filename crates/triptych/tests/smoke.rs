@@ -23,5 +23,6 @@ fn version_and_reference() {
     );
     let wrong = triptych(&["all", "--set", "no.such.key=1"]).unwrap();
     assert!(!wrong.status.success());
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no"));
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(said.starts_with("error: ") && said.contains("no") && said.lines().count() == 1, "{said}");
 }

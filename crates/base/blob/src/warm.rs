@@ -14,7 +14,7 @@ const OPENS_AT_ONCE: usize = 4;
 pub struct WarmReport {
     /// Blocks, or index files, that were wanted.
     pub wanted: usize,
-    /// Of them, those that were opened now; others were open before, or there was no room.
+    /// What was opened now, of them or of what replaced such a one; others were open before, or there was no room.
     pub opened: usize,
     /// What could not be opened, one sentence each; a question will try again.
     pub failed: Vec<String>,

@@ -13,8 +13,8 @@
 //! - a block with a deletion mark that nothing replaces is dropped at a later sync than the one that saw the mark first, by as much at
 //!   least: what may have replaced it was complete before the mark was written, so that listing has it for sure;
 //! - downsampled blocks (Thanos) are not asked;
-//! - a block that cannot be read, or is gone, is named in [`QueryContext::missed`]; so is one that had its deletion mark: others that
-//!   divide the blocks may have looked before what replaced it was there; the read fails where no block could be read at all.
+//! - a block that cannot be read, or is gone, is named in [`QueryContext::missed`]: who owns what replaced it may have looked before that
+//!   was there; the read fails where no block could be read at all.
 //!
 //! External labels of foreign blocks (`thanos.labels`) are not added to series.
 
@@ -261,8 +261,8 @@ impl BucketStore {
         self.snapshot(tenant).blocks.iter().map(|shown| shown.meta().clone()).collect()
     }
 
-    /// Opens blocks that are `wanted` by their tenant and ULID, the newest first, as long as there is room in the cache. May be dropped
-    /// at any time.
+    /// Opens blocks that are `wanted` by their tenant and ULID, and what replaced such a one, the newest first, as long as there is room in
+    /// the cache. May be dropped at any time.
     pub async fn warm(&self, wanted: impl Fn(&TenantId, &[u8]) -> bool) -> WarmReport {
         let inner = &*self.inner;
         let tenants = inner.tenants.read().clone();
@@ -270,8 +270,9 @@ impl BucketStore {
         let mut closed: Vec<Block> = Vec::new();
         for (tenant, snapshot) in tenants.iter() {
             for shown in &snapshot.blocks {
-                if shown.ids().any(|id| wanted(tenant, id.to_string().as_bytes())) {
-                    report.wanted += 1;
+                let wanted = |id: BlockId| wanted(tenant, id.to_string().as_bytes());
+                report.wanted += usize::from(wanted(shown.meta().ulid));
+                if shown.ids().any(wanted) {
                     closed.extend((!shown.block.is_open()).then(|| shown.block.clone()));
                 }
             }

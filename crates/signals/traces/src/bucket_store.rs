@@ -355,19 +355,18 @@ impl BucketStore {
         Ok(now)
     }
 
-    /// Opens blocks that are `wanted` by their tenant and id, the newest first, as long as there is room in the cache. May be dropped at
-    /// any time.
+    /// Opens blocks that are `wanted` by their tenant and id, and what replaced such a one, the newest first, as long as there is room in
+    /// the cache. May be dropped at any time.
     pub async fn warm(&self, wanted: impl Fn(&TenantId, &[u8]) -> bool) -> WarmReport {
         let inner = &*self.inner;
         let mut report = WarmReport::default();
         let mut closed = Vec::new();
         for tenant in self.tenants() {
             for known in self.tenant(&tenant).blocks.values().filter(|known| known.is_shown) {
-                if known.ids().any(|id| wanted(&tenant, id.as_bytes())) {
-                    report.wanted += 1;
-                    if !inner.footers.contains_key(&known.meta.block_id) {
-                        closed.push((tenant.clone(), Block::new(inner.cached.clone(), known.meta.clone())));
-                    }
+                let wanted = |id: &Uuid| wanted(&tenant, id.as_bytes());
+                report.wanted += usize::from(wanted(&known.meta.block_id));
+                if known.ids().any(wanted) && !inner.footers.contains_key(&known.meta.block_id) {
+                    closed.push((tenant.clone(), Block::new(inner.cached.clone(), known.meta.clone())));
                 }
             }
         }

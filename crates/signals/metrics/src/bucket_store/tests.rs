@@ -109,6 +109,17 @@ async fn stores_divide_the_blocks() {
     assert_eq!(merge::merge_cardinality(parts, 5), all);
 }
 
+/// Two blocks of the same samples, and what they hold.
+async fn replicas() -> (Bucket, TenantId, Content) {
+    let bucket: Bucket = Arc::new(InMemory::new());
+    let a = tenant("a");
+    for ingester in ["i-0", "i-1"] {
+        flush(&bucket, &a, &head(0..2, T, T + HOUR_MS), ingester, 1).await;
+    }
+    let expected = content(&bucket, &a).await;
+    (bucket, a, expected)
+}
+
 /// One of two stores has seen a compaction that the other one has not, whoever owns which block.
 #[tokio::test(start_paused = true)]
 async fn no_view_of_a_compaction_loses_anything() {
@@ -118,12 +129,7 @@ async fn no_view_of_a_compaction_loses_anything() {
         let mut lost = 0;
         // Owners follow from the ids of the blocks.
         for _ in 0..12 {
-            let bucket: Bucket = Arc::new(InMemory::new());
-            let a = tenant("a");
-            for ingester in ["i-0", "i-1"] {
-                flush(&bucket, &a, &head(0..2, T, T + HOUR_MS), ingester, 1).await;
-            }
-            let expected = content(&bucket, &a).await;
+            let (bucket, a, expected) = replicas().await;
             let config = BucketStoreConfig { replaced_shown, ..BucketStoreConfig::default() };
             let store = || BucketStore::new(bucket.clone(), config.clone());
             let (early, late, fresh) = (store(), store(), store());
@@ -159,12 +165,7 @@ async fn no_view_of_a_compaction_loses_anything() {
 async fn what_was_replaced_may_go() {
     random::seed(Some(1));
     for _ in 0..12 {
-        let bucket: Bucket = Arc::new(InMemory::new());
-        let a = tenant("a");
-        for ingester in ["i-0", "i-1"] {
-            flush(&bucket, &a, &head(0..2, T, T + HOUR_MS), ingester, 1).await;
-        }
-        let expected = content(&bucket, &a).await;
+        let (bucket, a, expected) = replicas().await;
         let config = BucketStoreConfig { replaced_shown: Duration::from_secs(60), ..Default::default() };
         let (fresh, late) =
             (BucketStore::new(bucket.clone(), config.clone()), BucketStore::new(bucket.clone(), config));
@@ -174,6 +175,10 @@ async fn what_was_replaced_may_go() {
         assert_eq!(report.merged.len(), 1);
         fresh.sync().await.unwrap();
         assert_eq!(fresh.blocks(&a).len(), 1);
+        // Who owns what was replaced opens what replaced it, and does not own that.
+        let merged = report.merged[0].into.ulid.to_string();
+        let warm = fresh.warm(|_, block| block != merged.as_bytes()).await;
+        assert_eq!((warm.wanted, warm.opened), (0, 1));
         // A compactor's clock leaps.
         let later_ms = now_ms + 100 * HOUR_MS;
         let report = crate::compact_tenant(&bucket, &a, &Default::default(), later_ms).await.unwrap();
